@@ -1,0 +1,3 @@
+"""Assay: controlled comparison of PyTorch models."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,43 @@
+"""The metrics that Assay knows: what each means, its unit, which way is better, how it is paired."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Direction = Literal["higher", "lower"]
+Pairing = Literal["seed", "block", "exact"]
+Scale = Literal["difference", "ratio"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One measurable quantity.
+
+    `pairing` names the replicate by which arms are paired: the seed of a run, the block of a profile,
+    or `exact` for a quantity without random error (a count). `scale` says whether arms are compared by
+    difference or by ratio (then margins are relative: 0.05 means 5%).
+    """
+
+    name: str
+    title: str
+    unit: str
+    direction: Direction
+    pairing: Pairing
+    scale: Scale
+
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric("accuracy", "top-1 accuracy", "fraction", "higher", "seed", "difference"),
+        Metric("top5_accuracy", "top-5 accuracy", "fraction", "higher", "seed", "difference"),
+        Metric("loss", "cross-entropy", "nats", "lower", "seed", "difference"),
+        Metric("macro_f1", "macro F1", "fraction", "higher", "seed", "difference"),
+        Metric("calibration_error", "expected calibration error", "fraction", "lower", "seed", "difference"),
+        Metric("latency_ms", "latency, smallest batch", "ms", "lower", "block", "ratio"),
+        Metric("throughput", "inference throughput, largest batch", "samples/s", "higher", "block", "ratio"),
+        Metric("training_throughput", "training throughput", "samples/s", "higher", "block", "ratio"),
+        Metric("peak_memory_mb", "peak memory", "MiB", "lower", "block", "ratio"),
+        Metric("parameters", "parameters", "count", "lower", "exact", "ratio"),
+        Metric("flops", "FLOPs per sample, forward", "FLOP", "lower", "exact", "ratio"),
+    )
+}

@@ -1,0 +1,275 @@
+"""The experiment file: one model per section, every field with a description and a default."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from assay.config.metrics import METRICS, Direction
+
+NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"
+"""Names of experiments and arms: they become file names and wildcards."""
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Scalar = bool | int | float | str | None
+
+
+class Section(BaseModel):
+    """A part of the experiment file: unknown keys are refused, values never change after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Model(Section):
+    """What is trained."""
+
+    source: str = Field(
+        description="`builtin:NAME`, `torchvision:NAME`, `timm:NAME`, or `module:function` of your own.",
+        pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.-]*$",
+    )
+    options: dict[str, Scalar | list[Scalar]] = Field(
+        default={}, description="Keyword arguments for the model's constructor."
+    )
+    image_size: int | None = Field(
+        default=None,
+        ge=1,
+        description="Side in pixels to which images are resized for this model; null: as stored.",
+    )
+
+
+class Augmentation(Section):
+    """Random changes of training images, made on whole batches on the device."""
+
+    crop_padding: int = Field(
+        default=0, ge=0, description="Zero padding in pixels before a random crop back to size; 0: no crop."
+    )
+    resized_crop: tuple[float, float] | None = Field(
+        default=None,
+        description="Smallest and largest share of the area for a random resized crop, e.g. `[0.08, 1.0]`.",
+    )
+    horizontal_flip: float = Field(default=0.0, ge=0, le=1, description="Probability of a left-right flip.")
+    random_erasing: float = Field(
+        default=0.0, ge=0, le=1, description="Probability of blanking one random rectangle."
+    )
+    mixup: float = Field(default=0.0, ge=0, description="Mixup's Beta parameter; 0: none.")
+    cutmix: float = Field(default=0.0, ge=0, description="CutMix's Beta parameter; 0: none.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Augmentation":
+        if self.resized_crop is not None:
+            low, high = self.resized_crop
+            if not 0 < low <= high <= 1:
+                raise ValueError("resized_crop: write two shares with 0 < low <= high <= 1, e.g. [0.08, 1.0]")
+            if self.crop_padding:
+                raise ValueError("crop_padding and resized_crop exclude each other: remove one of them")
+        return self
+
+
+class SGD(Section):
+    """Stochastic gradient descent."""
+
+    name: Literal["sgd"] = Field(description="Optimiser: `sgd` or `adamw`.")
+    learning_rate: float = Field(default=0.1, gt=0, description="Peak learning rate.")
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="Momentum.")
+    nesterov: bool = Field(default=True, description="Nesterov's momentum.")
+    weight_decay: float = Field(default=5e-4, ge=0, description="L2 coefficient.")
+    decay_norms_and_biases: bool = Field(
+        default=False, description="Apply weight decay to norms' parameters and biases too."
+    )
+
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> "SGD":
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs momentum: write nesterov: false or momentum: 0.9")
+        return self
+
+
+class AdamW(Section):
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019)."""
+
+    name: Literal["adamw"] = Field(description="Optimiser: `sgd` or `adamw`.")
+    learning_rate: float = Field(default=1e-3, gt=0, description="Peak learning rate.")
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = Field(
+        default=(0.9, 0.999), description="Decay rates of the moment estimates."
+    )
+    epsilon: float = Field(default=1e-8, gt=0, description="Term added to the denominator.")
+    weight_decay: float = Field(default=0.01, ge=0, description="Decoupled decay coefficient.")
+    decay_norms_and_biases: bool = Field(
+        default=False, description="Apply weight decay to norms' parameters and biases too."
+    )
+
+
+class Schedule(Section):
+    """Learning rate over time, updated every optimiser step."""
+
+    name: Literal["constant", "cosine", "step", "one_cycle"] = Field(
+        default="cosine", description="`constant`, `cosine`, `step` or `one_cycle`."
+    )
+    warmup_epochs: float = Field(default=0.0, ge=0, description="Epochs of linear warm-up from zero.")
+    final_fraction: float = Field(
+        default=0.0, ge=0, le=1, description="Last learning rate as a share of the peak (cosine, one_cycle)."
+    )
+    step_epochs: int = Field(default=30, ge=1, description="Epochs between two reductions (step).")
+    step_factor: float = Field(default=0.1, gt=0, lt=1, description="Factor of each reduction (step).")
+    peak_fraction: Fraction = Field(
+        default=0.3, description="Share of the training at which the peak is reached (one_cycle)."
+    )
+
+
+class Training(Section):
+    """How a model is trained."""
+
+    epochs: int = Field(default=20, ge=1, description="Passes over the training split.")
+    batch_size: int = Field(default=128, ge=1, description="Samples per step, before accumulation.")
+    accumulate: int = Field(default=1, ge=1, description="Steps whose gradients make one optimiser step.")
+    optimizer: Annotated[SGD | AdamW, Field(discriminator="name")] = Field(
+        default=SGD(name="sgd"), description="Optimiser and its settings."
+    )
+    schedule: Schedule = Field(default=Schedule(), description="Learning rate over time.")
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1, description="Mass spread over all classes.")
+    clip_norm: float | None = Field(
+        default=None, gt=0, description="Largest norm of the gradient; null: not clipped."
+    )
+    ema_decay: float | None = Field(
+        default=None, gt=0, lt=1, description="Decay of the exponential moving average of weights; null: none."
+    )
+    select: Literal["best", "last"] = Field(
+        default="best",
+        description="Which epoch's weights are kept: best validation accuracy (ties: lower loss), or the last.",
+    )
+    checkpoint_seconds: float = Field(
+        default=30.0, ge=0, description="Least time between two checkpoints; 0: after every epoch and step."
+    )
+
+    @model_validator(mode="after")
+    def _warmup_fits(self) -> "Training":
+        if self.schedule.warmup_epochs >= self.epochs and self.schedule.warmup_epochs > 0:
+            raise ValueError(
+                f"schedule.warmup_epochs ({self.schedule.warmup_epochs:g}) must be below epochs ({self.epochs})"
+            )
+        return self
+
+
+class Execution(Section):
+    """How the arithmetic is done, in training, evaluation and profile alike."""
+
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="`auto` takes a GPU where PyTorch sees one."
+    )
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        default="fp32", description="fp32, or automatic mixed precision in bf16 or fp16."
+    )
+    tf32: bool = Field(default=False, description="Let fp32 matrix products use TF32 on GPUs.")
+    channels_last: bool = Field(default=False, description="NHWC memory format for weights and images.")
+    compile: bool = Field(default=False, description="`torch.compile` the model.")
+    deterministic: bool = Field(
+        default=True, description="Only deterministic algorithms: the same run gives the same bits."
+    )
+    threads: int = Field(default=1, ge=1, description="CPU threads of a run; also what the scheduler reserves.")
+
+
+class Arm(Section):
+    """One variant under comparison, fully resolved."""
+
+    model: Model = Field(description="What is trained.")
+    augmentation: Augmentation = Field(default=Augmentation(), description="Random changes of training images.")
+    training: Training = Field(default=Training(), description="How it is trained.")
+    execution: Execution = Field(default=Execution(), description="How the arithmetic is done.")
+
+
+class Data(Section):
+    """The data set. Choices look at validation only; test is read once, by evaluate."""
+
+    source: str = Field(
+        description="`digits`, `cifar10`, `cifar100`, `mnist`, `fashion-mnist`, `folder`, or `module:function`.",
+        pattern=r"^(digits|cifar10|cifar100|mnist|fashion-mnist|folder|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$",
+    )
+    path: str | None = Field(
+        default=None, description="Folder that holds the source's files, relative to the working folder."
+    )
+    download: bool = Field(default=False, description="Fetch missing files. Nothing is downloaded otherwise.")
+    image_size: int | None = Field(
+        default=None, ge=1, description="Side in pixels of stored images; a `folder` needs it, others may not."
+    )
+    validation: Fraction = Field(
+        default=0.15, description="Share of the training images held out for choices; unused if the source has its own."
+    )
+    test: Fraction = Field(
+        default=0.25, description="Share held out for the final reading; unused if the source has its own test split."
+    )
+    split_seed: int = Field(default=0, ge=0, description="Seed of the split: the same for all runs.")
+    options: dict[str, Scalar | list[Scalar]] = Field(
+        default={}, description="Keyword arguments for `module:function`."
+    )
+
+
+class MetricChoice(Section):
+    """A metric on which arms are judged. The first one decides the verdict's headline."""
+
+    name: str = Field(description="One of: " + ", ".join(f"`{name}`" for name in METRICS) + ".")
+    direction: Direction | None = Field(default=None, description="Which way is better; null: the metric's own.")
+    margin: float | None = Field(
+        default=None,
+        gt=0,
+        description="Difference too small to matter, for equivalence; relative (0.05 = 5%) for costs; null: none.",
+    )
+
+
+class Profile(Section):
+    """What each arm costs to run, measured apart from training."""
+
+    enabled: bool = Field(default=True, description="Whether to profile at all.")
+    blocks: int = Field(default=6, ge=1, le=100, description="Independent repetitions; arms are paired by block.")
+    batch_sizes: list[Annotated[int, Field(ge=1)]] = Field(
+        default=[1, 16, 64], min_length=1, description="Batch sizes for inference, ascending."
+    )
+    warmup_seconds: float = Field(default=0.2, ge=0, description="Time thrown away before each measurement.")
+    seconds: float = Field(default=0.5, gt=0, description="Measuring time per batch size.")
+    min_samples: int = Field(default=30, ge=5, description="Samples taken even if that needs longer.")
+    training_steps: int = Field(default=20, ge=0, description="Timed training steps per visit; 0: none.")
+
+    @model_validator(mode="after")
+    def _ascending(self) -> "Profile":
+        if sorted(set(self.batch_sizes)) != self.batch_sizes:
+            raise ValueError(
+                f"batch_sizes: write them ascending and once each: {sorted(set(self.batch_sizes))}"
+            )
+        return self
+
+
+class Comparison(Section):
+    """How sure a verdict must be."""
+
+    confidence: float = Field(default=0.95, gt=0.5, lt=1, description="Level of intervals; 1 - level for tests.")
+    resamples: int = Field(default=10_000, ge=1000, description="Bootstrap resamples.")
+
+
+class Experiment(Section):
+    """One question, fully resolved: every default written out."""
+
+    name: Name = Field(description="Names the results folder.")
+    question: str = Field(default="", description="What you want to know, in one sentence.")
+    baseline: Name = Field(description="The arm that the others are compared with; the first one by default.")
+    factors: list[str] = Field(
+        min_length=1,
+        description="Settings in which arms are declared to differ, e.g. `model` or `training.optimizer`.",
+    )
+    arms: dict[Name, Arm] = Field(min_length=2, description="The variants under comparison.")
+    data: Data = Field(description="The data set.")
+    seeds: list[Annotated[int, Field(ge=0)]] = Field(
+        min_length=1, description="Replicates; a number N means 0 to N-1. Arms are paired by seed."
+    )
+    metrics: list[MetricChoice] = Field(
+        default=[MetricChoice(name="accuracy")], min_length=1, description="What is judged, most important first."
+    )
+    profile: Profile = Field(default=Profile(), description="What each arm costs to run.")
+    comparison: Comparison = Field(default=Comparison(), description="How sure a verdict must be.")
+
+
+ARM_SECTIONS = tuple(Arm.model_fields)
+"""Sections that may stand at the top of the file (for all arms) and inside an arm (for it alone)."""
+
+
+def spec_of(arm: Arm) -> dict[str, Any]:
+    """The arm as plain builtins, every default written out."""
+    return arm.model_dump(mode="json")
