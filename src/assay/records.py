@@ -16,8 +16,6 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-SCHEMA_VERSION = 1
-
 Outcome = Literal["completed", "diverged", "out_of_memory", "failed", "interrupted"]
 Stage = Literal["health", "data", "train", "evaluate", "profile", "compare", "report", "archive"]
 
@@ -55,7 +53,9 @@ class Measurement(Typed):
     unit: str
     value: float | None
     samples: list[float] | None = Field(default=None, description="Raw samples in order, in the same unit.")
-    count: int | None = Field(default=None, description="How many samples or examples stand behind the value.")
+    count: int | None = Field(
+        default=None, description="How many samples or examples stand behind the value."
+    )
     interval: tuple[float, float] | None = Field(default=None, description="Interval of `value`, same unit.")
     confidence: float | None = Field(default=None, description="Level of `interval`.")
 
@@ -98,7 +98,7 @@ class Code(Typed):
 class Record(Typed):
     """What a stage leaves behind."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     stage: Stage
     experiment: str
     arm: str | None = None

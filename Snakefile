@@ -1,0 +1,37 @@
+"""Assay: from one experiment file to a verdict. This file is the table of contents."""
+
+from snakemake.utils import min_version
+
+min_version("9.20")
+
+if not workflow.overwrite_configfiles:
+
+    configfile: "config/config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/profile.smk"
+include: "workflow/rules/compare.smk"
+include: "workflow/rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        expand("results/{experiment}/report/index.html", experiment=EXPERIMENT.name),
+
+
+onstart:
+    session.start(EXPERIMENT.name)
+
+
+onsuccess:
+    session.stop()
+    print_verdict()
+
+
+onerror:
+    session.stop()

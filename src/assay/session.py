@@ -1,0 +1,60 @@
+"""What one run of the workflow holds while it goes: the experiment's lock and the process that forks jobs."""
+
+import fcntl
+import os
+import sys
+from pathlib import Path
+from typing import IO
+
+from assay.forkserver import Server
+
+
+class ExperimentInUse(RuntimeError):
+    """Another run of the same experiment is going on in the same folder."""
+
+
+class Session:
+    """Held by the Snakemake process from its first job to its last.
+
+    The lock is the kernel's: it ends with the process that holds it, also by `kill -9`, so there is nothing
+    to unlock afterwards.
+    """
+
+    def __init__(self, python: str = sys.executable) -> None:
+        self._python = python
+        self._lock: IO[str] | None = None
+        self._server: Server | None = None
+
+    def start(self, experiment: str, *, fork_jobs: bool = True) -> None:
+        """Raises: ExperimentInUse naming the process that holds the experiment."""
+        self._lock = hold(Path("results") / experiment / ".lock")
+        if fork_jobs:
+            self._server = Server(self._python)
+
+    def stop(self) -> None:
+        if self._server is not None:
+            self._server.stop()
+            self._server = None
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+
+def hold(path: Path) -> IO[str]:
+    """An exclusive lock on `path` that lasts until the file is closed or the process ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.open("a+", encoding="utf-8")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        holder = file.read().strip() or "unknown"
+        file.close()
+        raise ExperimentInUse(
+            f"{path.parent}: another run of this experiment is going on (process {holder}); "
+            "wait for it, stop it, or give this experiment another `name`"
+        ) from None
+    file.truncate(0)
+    file.write(f"{os.getpid()} on {os.uname().nodename}\n")
+    file.flush()
+    return file

@@ -1,0 +1,70 @@
+"""Snakemake's terminal output for an experiment: what runs, how far, how long yet.
+
+Dry runs, summaries and everything verbose keep Snakemake's own words.
+"""
+
+import sys
+from logging import WARNING, LogRecord
+
+from snakemake_interface_logger_plugins.base import LogHandlerBase
+from snakemake_interface_logger_plugins.common import LogEvent
+
+from snakemake_logger_plugin_assay.progress import Progress
+
+_OURS = {
+    LogEvent.WORKFLOW_STARTED,
+    LogEvent.RUN_INFO,
+    LogEvent.RESOURCES_INFO,
+    LogEvent.JOB_INFO,
+    LogEvent.JOB_STARTED,
+    LogEvent.JOB_FINISHED,
+    LogEvent.PROGRESS,
+    LogEvent.SHELLCMD,
+    LogEvent.RULEGRAPH,
+}
+
+
+class LogHandler(LogHandlerBase):
+    """Draws progress on standard error; warnings and errors pass through above it."""
+
+    def __post_init__(self) -> None:
+        settings = self.common_settings
+        self._plain = settings.dryrun or settings.verbose or settings.printshellcmds or settings.debug_dag
+        self._stream = sys.stdout if settings.stdout else sys.stderr
+        self._progress = Progress(self._stream, color=not settings.nocolor)
+
+    def emit(self, record: LogRecord) -> None:
+        try:
+            event = getattr(record, "event", None)
+            if self._plain:
+                self._progress.say(self.format(record))
+            elif event in _OURS:
+                self._progress.handle(str(event), record)
+            elif record.levelno >= WARNING:
+                self._progress.say(self.format(record))
+        except Exception:
+            self.handleError(record)
+
+    def close(self) -> None:
+        self._progress.stop()
+        super().close()
+
+    @property
+    def writes_to_stream(self) -> bool:
+        return True
+
+    @property
+    def writes_to_file(self) -> bool:
+        return False
+
+    @property
+    def has_filter(self) -> bool:
+        return False
+
+    @property
+    def has_formatter(self) -> bool:
+        return False
+
+    @property
+    def needs_rulegraph(self) -> bool:
+        return False

@@ -1,0 +1,155 @@
+"""The server that forks jobs: the child behaves as a process of its own, and ends with its client and owner."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from assay.forkserver import VARIABLE, Server
+
+ENTRY = """
+import os, signal, sys, time
+from pathlib import Path
+
+def main(argv=None):
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[0] == "report":
+        threads = len(os.listdir("/proc/self/task"))
+        print("torch" in sys.modules, os.getcwd(), os.environ.get("PLANTED"), os.getpid(), threads)
+        print("to stderr", file=sys.stderr)
+        return int(argv[1])
+    if argv[0] == "raise":
+        raise RuntimeError("planted failure")
+    if argv[0] == "compute":
+        import torch
+        torch.manual_seed(0)
+        torch.set_num_threads(2)
+        a = torch.randn(400, 400)
+        print(float((a @ a).sum()))
+        return 0
+    signal.signal(signal.SIGTERM, lambda *_: (Path(argv[2]).write_text("asked to end"), sys.exit(7)))
+    Path(argv[1]).write_text(str(os.getpid()))
+    time.sleep(60)
+    return 0
+
+if __name__ == "__main__":
+    from assay.forkserver import dispatch
+    dispatch(__file__, main)
+"""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    running = Server()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def entry(tmp_path: Path) -> Path:
+    path = tmp_path / "entry.py"
+    path.write_text(ENTRY)
+    return path
+
+
+def start(entry: Path, *arguments: str, **environment: str) -> "subprocess.Popen[str]":
+    source = str(Path(__file__).parents[2] / "src")
+    return subprocess.Popen(
+        [sys.executable, str(entry), *arguments],
+        env=os.environ | {"PYTHONPATH": source} | environment,
+        cwd=entry.parent,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 10) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "condition not reached in time"
+        time.sleep(0.02)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_child_has_torch_loaded_and_the_clients_world(server: Server, entry: Path) -> None:
+    client = start(entry, "report", "3", PLANTED="seen")
+    output, errors = client.communicate(timeout=60)
+    loaded, folder, planted, pid, threads = output.split()
+    assert (loaded, folder, planted) == ("True", str(entry.parent), "seen")
+    assert int(pid) != client.pid
+    assert threads == "1", "the server must fork without threads"
+    assert errors == "to stderr\n"
+    assert client.returncode == 3
+
+
+def test_without_server_the_entry_point_does_its_own_work(entry: Path) -> None:
+    client = start(entry, "report", "3", **{VARIABLE: str(entry.parent / "no-such-socket")})
+    output, _ = client.communicate(timeout=60)
+    assert output.split()[0] == "False" and int(output.split()[3]) == client.pid
+    assert client.returncode == 3
+
+
+def test_same_bits_in_a_fork_and_in_a_fresh_process(server: Server, entry: Path) -> None:
+    forked, _ = start(entry, "compute").communicate(timeout=60)
+    fresh, _ = start(entry, "compute", **{VARIABLE: ""}).communicate(timeout=60)
+    assert forked and forked == fresh
+
+
+def test_exception_reaches_the_client(server: Server, entry: Path) -> None:
+    client = start(entry, "raise")
+    _, errors = client.communicate(timeout=60)
+    assert client.returncode == 1
+    assert "planted failure" in errors
+
+
+def test_signal_is_handed_on(server: Server, entry: Path, tmp_path: Path) -> None:
+    started, ended = tmp_path / "pid", tmp_path / "ended"
+    client = start(entry, "sleep", str(started), str(ended))
+    wait_for(lambda: started.exists() and started.read_text() != "")
+    client.terminate()
+    assert client.wait(timeout=10) == 7
+    assert ended.read_text() == "asked to end"
+
+
+def test_killed_client_takes_its_child_along(server: Server, entry: Path, tmp_path: Path) -> None:
+    started = tmp_path / "pid"
+    client = start(entry, "sleep", str(started), str(tmp_path / "ended"))
+    wait_for(lambda: started.exists() and started.read_text() != "")
+    child = int(started.read_text())
+    assert alive(child)
+    client.kill()
+    wait_for(lambda: not alive(child))
+
+
+def test_all_ends_with_the_owner(entry: Path, tmp_path: Path) -> None:
+    """An owner killed outright leaves neither server nor children behind."""
+    owner_code = (
+        "import subprocess, sys, time; from assay.forkserver import Server; s = Server();"
+        "p = subprocess.Popen([sys.executable, *sys.argv[1:]]); print(s._process.pid, flush=True); time.sleep(60)"
+    )
+    started = tmp_path / "pid"
+    owner = subprocess.Popen(
+        [sys.executable, "-c", owner_code, str(entry), "sleep", str(started), str(tmp_path / "ended")],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "src")},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert owner.stdout is not None
+    server_pid = int(owner.stdout.readline())
+    wait_for(lambda: started.exists() and started.read_text() != "", seconds=30)
+    child = int(started.read_text())
+    os.kill(owner.pid, signal.SIGKILL)
+    owner.wait()
+    wait_for(lambda: not alive(child) and not alive(server_pid))

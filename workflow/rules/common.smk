@@ -1,0 +1,99 @@
+"""The experiment, and what the rules ask about it: target lists, settings, inputs."""
+
+import json
+import sys
+
+sys.path.insert(0, str(Path(workflow.basedir) / "src"))
+
+from functools import cache
+
+from snakemake.exceptions import WorkflowError
+
+from assay.config.load import ConfigError, load
+from assay.config.resolve import warnings as experiment_warnings
+from assay.config.schema import NAME_PATTERN
+from assay.models.sources import source_files
+from assay.records import canonical_json, sha256_text
+from assay.session import Session
+from assay.sources import stage_sha256
+
+EXPERIMENT_FILE, *others = workflow.configfiles
+if others:
+    raise WorkflowError(f"one experiment at a time: give one --configfile, not {workflow.configfiles}")
+OVERRIDES = canonical_json(dict(workflow.config_settings.config or {}))
+
+try:
+    EXPERIMENT = load(Path(EXPERIMENT_FILE), overrides=json.loads(OVERRIDES))
+except ConfigError as error:
+    raise WorkflowError(str(error)) from None
+
+if workflow.is_main_process and not workflow.dryrun:
+    for message in experiment_warnings(EXPERIMENT):
+        logger.warning(f"{EXPERIMENT_FILE}: {message}")
+
+MODULE_ROOTS = [str(Path(EXPERIMENT_FILE).parent), "."]
+PYTHON = sys.executable
+SCRIPTS = f"{workflow.basedir}/workflow/scripts"
+session = Session(python=PYTHON)
+
+shell.prefix(f"export PYTHONPATH='{workflow.basedir}/src'; ")
+
+
+wildcard_constraints:
+    experiment=NAME_PATTERN.strip("^$"),
+    arm=NAME_PATTERN.strip("^$"),
+    seed="[0-9]+",
+    block="[0-9]+",
+
+
+def run_targets(pattern):
+    """One path per arm and seed."""
+    return expand(
+        pattern, experiment=EXPERIMENT.name, arm=list(EXPERIMENT.arms), seed=EXPERIMENT.seeds
+    )
+
+
+def profile_targets(pattern):
+    """One path per profile block and arm; none where the experiment does not profile."""
+    blocks = range(EXPERIMENT.profile.blocks) if EXPERIMENT.profile.enabled else ()
+    return expand(pattern, experiment=EXPERIMENT.name, arm=list(EXPERIMENT.arms), block=blocks)
+
+
+@cache
+def user_sources(source):
+    """The user's own modules behind a model or data source: editing one reruns what uses it."""
+    try:
+        return [str(path) for path in source_files(source, [Path(root) for root in MODULE_ROOTS])]
+    except ValueError as error:
+        raise WorkflowError(f"{EXPERIMENT_FILE}: {error}") from None
+
+
+def model_sources(wildcards):
+    return user_sources(EXPERIMENT.arms[wildcards.arm].model.source)
+
+
+def every_model_source(wildcards):
+    return sorted({path for arm in EXPERIMENT.arms.values() for path in user_sources(arm.model.source)})
+
+
+@cache
+def arm_settings(arm):
+    return canonical_json(EXPERIMENT.arms[arm].model_dump(mode="json"))
+
+
+@cache
+def profile_settings():
+    arms = {name: arm.model_dump(mode="json") for name, arm in EXPERIMENT.arms.items()}
+    profile = EXPERIMENT.profile.model_dump(mode="json", exclude={"blocks"})
+    return canonical_json({"arms": arms, "profile": profile | {"blocks": 1}})
+
+
+def stage_params(stage, settings):
+    """What reruns a stage when it changes: its settings and the code that it runs."""
+    return {"code": stage_sha256(stage), "settings": settings}
+
+
+def print_verdict():
+    from assay.comparison.terminal import show
+
+    show(Path("results") / EXPERIMENT.name)

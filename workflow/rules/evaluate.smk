@@ -1,0 +1,23 @@
+rule evaluate:
+    input:
+        model_sources,
+        train="results/{experiment}/runs/{arm}/seed-{seed}/train/record.json",
+        weights="results/{experiment}/runs/{arm}/seed-{seed}/train/model.safetensors",
+    output:
+        record="results/{experiment}/runs/{arm}/seed-{seed}/evaluate/record.json",
+        predictions="results/{experiment}/runs/{arm}/seed-{seed}/evaluate/predictions.parquet",
+    log:
+        "logs/{experiment}/evaluate/{arm}/seed-{seed}.log",
+    threads: lambda wildcards: EXPERIMENT.arms[wildcards.arm].execution.threads
+    retries: 1
+    params:
+        stage=lambda wildcards: stage_params("evaluate", arm_settings(wildcards.arm)),
+    message:
+        "Evaluate {wildcards.arm} at seed {wildcards.seed} on the test split"
+    shell:
+        "{PYTHON} {SCRIPTS}/evaluate.py --experiment {wildcards.experiment} --arm {wildcards.arm} "
+        "--seed {wildcards.seed} --settings {params.stage[settings]:q} "
+        "--data results/{wildcards.experiment}/data "
+        "--train results/{wildcards.experiment}/runs/{wildcards.arm}/seed-{wildcards.seed}/train "
+        "--output results/{wildcards.experiment}/runs/{wildcards.arm}/seed-{wildcards.seed}/evaluate "
+        "--module-root {MODULE_ROOTS:q} > {log} 2>&1"

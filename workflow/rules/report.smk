@@ -1,0 +1,33 @@
+rule report:
+    input:
+        comparison="results/{experiment}/comparison/comparison.json",
+        metrics="results/{experiment}/comparison/metrics.csv",
+        contract="results/{experiment}/comparison/contract.json",
+    output:
+        page=report(
+            "results/{experiment}/report/index.html",
+            caption="../report/report.rst",
+            category="Verdict",
+        ),
+        tables=report(
+            directory("results/{experiment}/report/tables"),
+            patterns=["{name}.csv"],
+            caption="../report/tables.rst",
+            category="Tables",
+        ),
+        figures=report(
+            directory("results/{experiment}/report/figures"),
+            patterns=["{name}.svg"],
+            caption="../report/figures.rst",
+            category="Figures",
+        ),
+    log:
+        "logs/{experiment}/report.log",
+    threads: 1
+    params:
+        stage=stage_params("report", ""),
+    message:
+        "Write the report"
+    shell:
+        "{PYTHON} {SCRIPTS}/report.py --results results/{wildcards.experiment} "
+        "--output results/{wildcards.experiment}/report > {log} 2>&1"

@@ -1,0 +1,30 @@
+"""Prepare the data set of an experiment: a memory-mapped store and its manifest."""
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--settings", required=True, help="the section `data`, as JSON")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the store")
+    parser.add_argument(
+        "--module-root", type=Path, nargs="+", default=[Path()], help="where modules are sought"
+    )
+    arguments = parser.parse_args(argv)
+
+    from assay.config.schema import Data
+    from assay.data.prepare import prepare
+
+    settings = Data.model_validate_json(arguments.settings)
+    try:
+        prepare(settings, arguments.output, module_roots=arguments.module_root)
+    except ValueError as error:
+        print(f"prepare_data: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
