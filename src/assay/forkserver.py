@@ -16,6 +16,7 @@ import importlib.util
 import json
 import os
 import selectors
+import shutil
 import signal
 import socket
 import struct
@@ -39,7 +40,7 @@ class Server:
     """The server as its owner sees it. It ends with `stop`, or when the owner's process ends."""
 
     def __init__(self, python: str = sys.executable) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="assay-")
+        self._folder = tempfile.TemporaryDirectory(prefix="assay-", ignore_cleanup_errors=True)
         self.address = str(Path(self._folder.name) / "socket")
         environment = os.environ | {
             "PYTHONPATH": str(Path(__file__).parents[1]),
@@ -125,6 +126,7 @@ def serve(listener: socket.socket) -> None:
         for key, _ in selector.select():
             if key.fileobj is sys.stdin:
                 _end_all(clients)
+                shutil.rmtree(Path(listener.getsockname()).parent, ignore_errors=True)
                 return
             if key.fileobj is woken:
                 with contextlib.suppress(BlockingIOError):

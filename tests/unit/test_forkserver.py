@@ -137,7 +137,7 @@ def test_all_ends_with_the_owner(entry: Path, tmp_path: Path) -> None:
     """An owner killed outright leaves neither server nor children behind."""
     owner_code = (
         "import subprocess, sys, time; from assay.forkserver import Server; s = Server();"
-        "p = subprocess.Popen([sys.executable, *sys.argv[1:]]); print(s._process.pid, flush=True); time.sleep(60)"
+        "p = subprocess.Popen([sys.executable, *sys.argv[1:]]); print(s._process.pid, s.address, flush=True); time.sleep(60)"
     )
     started = tmp_path / "pid"
     owner = subprocess.Popen(
@@ -147,9 +147,11 @@ def test_all_ends_with_the_owner(entry: Path, tmp_path: Path) -> None:
         text=True,
     )
     assert owner.stdout is not None
-    server_pid = int(owner.stdout.readline())
+    number, address = owner.stdout.readline().split()
+    server_pid = int(number)
     wait_for(lambda: started.exists() and started.read_text() != "", seconds=30)
     child = int(started.read_text())
     os.kill(owner.pid, signal.SIGKILL)
     owner.wait()
     wait_for(lambda: not alive(child) and not alive(server_pid))
+    assert not Path(address).parent.exists()

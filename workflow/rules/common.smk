@@ -83,9 +83,13 @@ def arm_settings(arm):
 
 @cache
 def profile_settings():
-    arms = {name: arm.model_dump(mode="json") for name, arm in EXPERIMENT.arms.items()}
-    profile = EXPERIMENT.profile.model_dump(mode="json", exclude={"blocks"})
-    return canonical_json({"arms": arms, "profile": profile | {"blocks": 1}})
+    """What a profile depends on: settings that change no cost are left out, so that they rerun none."""
+    costless = {"training": {"epochs", "schedule", "label_smoothing", "select", "checkpoint_seconds"}}
+    arms = {name: arm.model_dump(mode="json", exclude=costless) for name, arm in EXPERIMENT.arms.items()}
+    for arm in arms.values():
+        del arm["training"]["optimizer"]["learning_rate"]
+    profile = EXPERIMENT.profile.model_dump(mode="json", exclude={"enabled", "blocks"})
+    return canonical_json({"arms": arms, "profile": profile})
 
 
 def stage_params(stage, settings):

@@ -2,7 +2,8 @@ rule evaluate:
     input:
         model_sources,
         train="results/{experiment}/runs/{arm}/seed-{seed}/train/record.json",
-        weights="results/{experiment}/runs/{arm}/seed-{seed}/train/model.safetensors",
+        # Content counts, through the checksum in the training's record: weights may be too large for Snakemake's.
+        weights=ancient("results/{experiment}/runs/{arm}/seed-{seed}/train/model.safetensors"),
     output:
         record="results/{experiment}/runs/{arm}/seed-{seed}/evaluate/record.json",
         predictions="results/{experiment}/runs/{arm}/seed-{seed}/evaluate/predictions.parquet",

@@ -1,0 +1,116 @@
+"""What a change reruns, by dry run on a finished experiment: no more and no less."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from conftest import TINY, Project
+
+RESULT = {"compare": 1, "report": 1}
+RESOLVED = {"resolve_experiment": 1, **RESULT}
+
+
+@contextmanager
+def edited(path: Path, old: str, new: str) -> Iterator[None]:
+    """A file with one edit, put back afterwards with its times."""
+    before, times = path.read_text(), path.stat()
+    assert old in before
+    path.write_text(before.replace(old, new, 1))
+    try:
+        yield
+    finally:
+        path.write_text(before)
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+@contextmanager
+def settings(project: Project, **changes: Any) -> Iterator[None]:
+    project.write(deepcopy(TINY) | changes)
+    try:
+        yield
+    finally:
+        project.write(TINY)
+
+
+def test_nothing_changed_runs_nothing(finished: Project) -> None:
+    assert finished.planned() == {}
+
+
+def test_touched_files_run_nothing(finished: Project) -> None:
+    for folder in ("src", "workflow", "results", "profiles"):
+        for path in sorted((finished.folder / folder).rglob("*")):
+            if path.is_file():
+                path.touch()
+    (finished.folder / "tiny.yaml").touch()
+    assert finished.planned() == {}
+
+
+def test_comment_in_the_experiment_runs_nothing(finished: Project) -> None:
+    text = "# a remark\n" + yaml.safe_dump(TINY, sort_keys=True)
+    with edited(finished.folder / "tiny.yaml", (finished.folder / "tiny.yaml").read_text(), text):
+        assert finished.planned() == {}
+
+
+def test_code_of_a_plot_runs_the_report_alone(finished: Project) -> None:
+    figures = finished.folder / "src/assay/reporting/figures.py"
+    with edited(figures, "\n", "\n# edited\n"):
+        assert finished.planned() == {"report": 1}
+
+
+def test_learning_rate_of_one_arm_runs_that_arm(finished: Project) -> None:
+    arms: dict[str, Any] = deepcopy(TINY["arms"])  # type: ignore[arg-type]
+    arms["cnn"]["training"] = {"optimizer": {"learning_rate": 0.02}}
+    with settings(finished, arms=arms):
+        assert finished.planned() == {"train": 2, "evaluate": 2, **RESOLVED}
+        assert finished.planned("results/tiny/runs/mlp/seed-0/evaluate/record.json") == {}
+
+
+def test_added_seeds_run_alone(finished: Project) -> None:
+    with settings(finished, seeds=4):
+        assert finished.planned() == {"train": 4, "evaluate": 4, **RESOLVED}
+        assert finished.planned("results/tiny/runs/cnn/seed-1/evaluate/record.json") == {}
+
+
+def test_code_of_training_runs_training(finished: Project) -> None:
+    with edited(finished.folder / "src/assay/training/run.py", "\n", "\n# edited\n"):
+        planned = finished.planned()
+    assert planned["train"] == 4
+    assert "prepare_data" not in planned
+
+
+def test_margin_runs_the_comparison_alone(finished: Project) -> None:
+    with settings(finished, metrics=[{"name": "accuracy", "margin": 0.02}, "latency_ms"]):
+        assert finished.planned() == RESOLVED
+
+
+def test_split_runs_everything(finished: Project) -> None:
+    with settings(finished, data={"source": "digits", "split_seed": 1}):
+        planned = finished.planned()
+    assert planned["prepare_data"] == 1
+    assert planned["train"] == planned["evaluate"] == 4
+
+
+def test_editing_ones_own_model_runs_its_arm(project: Project) -> None:
+    (project.folder / "nets.py").write_text(
+        "import torch\nfrom parts import head\n\n"
+        "def tiny(num_classes, in_channels, image_size):\n"
+        "    return torch.nn.Sequential(torch.nn.Flatten(), head(in_channels * image_size**2, num_classes))\n"
+    )
+    parts = project.folder / "parts.py"
+    parts.write_text("import torch\n\ndef head(n, m):\n    return torch.nn.Linear(n, m)\n")
+    experiment = deepcopy(TINY) | {"profile": {"enabled": False}, "metrics": ["accuracy"]}
+    experiment["arms"] = {
+        "mlp": {"model": {"source": "builtin:mlp"}},
+        "own": {"model": {"source": "nets:tiny"}},
+    }
+    project.write(experiment)
+    project.run()
+    assert project.planned() == {}
+    with edited(parts, "Linear(n, m)", "Linear(n, m, bias=False)"):
+        assert project.planned() == {"train": 2, "evaluate": 2, **RESULT}
+        assert project.planned("results/tiny/runs/mlp/seed-0/evaluate/record.json") == {}

@@ -1,0 +1,132 @@
+"""Runs that are killed, stopped, doubled or sick: nothing is lost, and what is left is said."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from conftest import TINY, Project
+
+LONGER: dict[str, Any] = deepcopy(TINY) | {
+    "seeds": 1,
+    "profile": {"enabled": False},
+    "metrics": ["accuracy"],
+}
+LONGER["training"] = LONGER["training"] | {"epochs": 25, "checkpoint_seconds": 0.1}
+
+
+def start(project: Project, *arguments: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        project.command(*arguments),
+        cwd=project.folder,
+        env=project.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for_epoch(project: Project, epoch: int, seconds: float = 60) -> None:
+    """Until some run has logged that epoch."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        for log in project.results.glob("runs/*/*/train/log.jsonl"):
+            if f'"epoch": {epoch}' in log.read_text():
+                return
+        time.sleep(0.02)
+    raise AssertionError(f"no run reached epoch {epoch}\n{project.logs()}")
+
+
+def hashes(project: Project) -> dict[str, tuple[str, str]]:
+    records = sorted(project.results.glob("runs/*/seed-*/train/record.json"))
+    read = {str(path.relative_to(project.results)): json.loads(path.read_text()) for path in records}
+    return {name: (record["weights_sha256"], record["batches_sha256"]) for name, record in read.items()}
+
+
+def test_killed_anywhere_the_same_command_ends_with_the_same_weights(project: Project) -> None:
+    project.write(LONGER)
+    project.run()
+    undisturbed = hashes(project)
+    assert len(undisturbed) == 2
+    for folder in ("results", ".snakemake", "logs"):
+        shutil.rmtree(project.folder / folder)
+    generator = random.Random(0)
+    for attempt in range(3):
+        running = start(project)
+        wait_for_epoch(project, 1 + 4 * attempt)
+        time.sleep(generator.uniform(0, 0.3))
+        os.kill(running.pid, signal.SIGKILL)
+        running.communicate()
+    project.run()
+    assert hashes(project) == undisturbed
+    records = [json.loads(path.read_text()) for path in project.results.glob("runs/*/*/train/record.json")]
+    assert any(record["resumed"] for record in records)
+    assert all(record["metrics"]["train_seconds"]["value"] is None for record in records if record["resumed"])
+
+
+def test_ctrl_c_leaves_nothing_locked(project: Project) -> None:
+    project.write(LONGER)
+    running = start(project)
+    wait_for_epoch(project, 2)
+    os.killpg(running.pid, signal.SIGINT)
+    running.communicate(timeout=60)
+    assert running.returncode != 0
+    assert not list(project.results.glob("runs/*/*/train/.record*")), "half-written files were left"
+    project.run()
+    assert project.planned() == {}
+
+
+def test_second_run_at_once_is_refused(project: Project) -> None:
+    project.write(LONGER)
+    first = start(project)
+    wait_for_epoch(project, 1)
+    second = project.snakemake()
+    assert second.returncode != 0
+    assert "another run of this experiment" in second.stdout + second.stderr
+    assert f"process {first.pid}" in second.stdout + second.stderr
+    output, _ = first.communicate(timeout=120)
+    assert first.returncode == 0, output
+
+
+def test_diverged_arm_is_a_result_and_the_report_says_so(project: Project) -> None:
+    experiment = deepcopy(LONGER)
+    experiment["training"]["epochs"] = 2
+    experiment["seeds"] = 2
+    experiment["arms"]["cnn"]["training"] = {"optimizer": {"learning_rate": 1e30}}
+    project.write(experiment)
+    output = project.run()
+    record = json.loads((project.results / "runs/cnn/seed-0/train/record.json").read_text())
+    assert record["outcome"] == "diverged"
+    assert (
+        json.loads((project.results / "runs/mlp/seed-0/train/record.json").read_text())["outcome"]
+        == "completed"
+    )
+    comparison = json.loads((project.results / "comparison/comparison.json").read_text())
+    assert "diverged" in json.dumps(comparison)
+    assert "diverged" in (project.results / "report/index.html").read_text()
+    assert "inconclusive" in output
+
+
+def test_same_weights_forked_and_fresh(project: Project, tmp_path: Path) -> None:
+    """A job forked from the loaded process and one that imports everything itself give the same bits."""
+    experiment = deepcopy(LONGER)
+    experiment["training"]["epochs"] = 2
+    project.write(experiment)
+    project.run()
+    forked = hashes(project)
+    shutil.rmtree(project.results / "runs")
+    snakefile = project.folder / "Snakefile"
+    text = snakefile.read_text()
+    assert "session.start(EXPERIMENT.name)" in text
+    snakefile.write_text(
+        text.replace("session.start(EXPERIMENT.name)", "session.start(EXPERIMENT.name, fork_jobs=False)")
+    )
+    project.run()
+    assert hashes(project) == forked
