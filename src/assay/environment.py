@@ -1,0 +1,215 @@
+"""Where and with which code a record came to be: machine, packages, device, image, checkout."""
+
+import importlib.metadata
+import os
+import platform
+import socket
+import subprocess
+from collections.abc import Sequence
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import assay
+from assay.records import Code, Device, Environment, sha256_file
+
+if TYPE_CHECKING:
+    import torch
+
+PACKAGE = Path(assay.__file__).parent
+DISTRIBUTIONS = (
+    "torch",
+    "torchvision",
+    "timm",
+    "numpy",
+    "scikit-learn",
+    "scipy",
+    "polars",
+    "pydantic",
+    "safetensors",
+)
+IMAGE_VARIABLES = {"base_digest": "ASSAY_IMAGE_BASE_DIGEST", "sif_sha256": "ASSAY_IMAGE_SIF_SHA256"}
+CODE_PATHS = ("src", "workflow", "Snakefile", "containers")
+"""What of the checkout is code: results and the user's own files beside it do not make it modified."""
+
+_SOURCE_SUFFIXES = frozenset((".py", ".j2", ".css", ".js"))
+_GIT_SECONDS = 2.0
+
+
+def capture(*, threads: int | None, device: "torch.device | str | None") -> Environment:
+    """This machine as it is now.
+
+    Args:
+        threads: CPU threads of the run; None where it makes no difference.
+        device: where the run computes; None if it computes nothing.
+    """
+    return Environment(
+        host=socket.gethostname(),
+        platform=platform.platform(),
+        python=platform.python_version(),
+        packages=_packages(),
+        cpu=_cpu_name(),
+        cpu_count=len(os.sched_getaffinity(0)),
+        threads=threads,
+        image=_image(),
+        device=None if device is None else _device(str(device)),
+    )
+
+
+def code(user_files: Sequence[Path] = ()) -> Code:
+    """Which code runs: the package, its checkout, and the user's own files."""
+    commit, modified = _checkout()
+    return Code(
+        version=assay.__version__,
+        commit=commit,
+        modified=modified,
+        sources_sha256=sources_sha256(),
+        user_sources={path.as_posix(): sha256_file(path) for path in user_files},
+    )
+
+
+def select_device(name: str) -> "torch.device":
+    """The device of `execution.device`: `auto` is the GPU that PyTorch sees, or else the CPU.
+
+    Raises: ValueError if `cuda` is asked for and there is none, saying why as far as PyTorch tells.
+    """
+    import torch
+
+    if name not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"execution.device: no device '{name}'; write auto, cpu or cuda")
+    if name == "cpu":
+        return torch.device("cpu")
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    if name == "auto":
+        return torch.device("cpu")
+    reason = (
+        "it sees no GPU with a working driver"
+        if torch.version.cuda
+        else "it was built without CUDA"  # the CPU-only wheels
+    )
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+    seen = f" (CUDA_VISIBLE_DEVICES is '{hidden}')" if hidden is not None else ""
+    raise ValueError(
+        f"execution.device: cuda, but PyTorch {torch.__version__} has none: {reason}{seen}; "
+        "write device: auto or device: cpu, or run where a GPU is"
+    )
+
+
+@cache
+def sources_sha256(packages: tuple[str, ...] = ()) -> str:
+    """SHA-256 over names and contents of the source files below the given files and folders of the package.
+
+    Names are relative to the package (`data`, `data/store.py`, `records.py`; a module may go without `.py`);
+    none means the whole package. Computed once per process.
+
+    Raises: ValueError for a name that is not there.
+    """
+    digest = sha256()
+    for path in _package_files(packages):
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(PACKAGE).as_posix()} {len(content)}\n".encode())
+        digest.update(content)
+    return digest.hexdigest()
+
+
+def _package_files(packages: tuple[str, ...]) -> list[Path]:
+    files: set[Path] = set()
+    for name in packages or (".",):
+        path = next((path for path in (PACKAGE / name, PACKAGE / f"{name}.py") if path.exists()), None)
+        if path is None:
+            raise ValueError(f"the package has no '{name}' in {PACKAGE}")
+        found = path.rglob("*") if path.is_dir() else (path,)
+        files.update(file for file in found if file.suffix in _SOURCE_SUFFIXES and file.is_file())
+    return sorted(files)
+
+
+def _packages() -> dict[str, str]:
+    versions = {}
+    for name in DISTRIBUTIONS:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+@cache
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    fields = (line.partition(":") for line in lines)
+    names = {key.strip(): value.strip() for key, _, value in fields}
+    return names.get("model name") or names.get("Model") or platform.machine()
+
+
+def _image() -> dict[str, str] | None:
+    """The container image that the workflow names to its jobs; None on the host."""
+    present = {key: os.environ[name] for key, name in IMAGE_VARIABLES.items() if os.environ.get(name)}
+    return present or None
+
+
+def _device(name: str) -> Device:
+    if name.partition(":")[0] == "cpu":
+        return Device(type="cpu", name=_cpu_name())
+    import torch
+
+    properties = torch.cuda.get_device_properties(torch.device(name))
+    uuid = f"GPU-{properties.uuid}"
+    driver, memory = _from_driver(uuid)
+    return Device(
+        type="cuda",
+        name=properties.name,
+        uuid=uuid,
+        memory_mb=(properties.total_memory if memory is None else memory) / 2**20,
+        driver=driver,
+        cuda=torch.version.cuda,
+    )
+
+
+def _from_driver(uuid: str) -> tuple[str | None, int | None]:
+    """The driver's version and the GPU's memory in bytes, each None where NVML does not tell."""
+    try:
+        import pynvml  # type: ignore[import-untyped]
+
+        pynvml.nvmlInit()
+    except Exception:
+        return None, None
+    driver: Any = None
+    memory: Any = None
+    try:
+        driver = pynvml.nvmlSystemGetDriverVersion()
+        memory = pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByUUID(uuid)).total
+    except pynvml.NVMLError:
+        pass
+    finally:
+        pynvml.nvmlShutdown()
+    return driver, memory
+
+
+@cache
+def _checkout() -> tuple[str | None, bool | None]:
+    """(commit, whether its code was changed) of the checkout that holds the package; None outside one."""
+    root = PACKAGE.parents[1]
+    if not (root / ".git").exists():
+        return None, None
+    command = ["git", "-C", str(root), "status", "--porcelain=v2", "--branch", "--untracked-files=normal"]
+    try:
+        output = subprocess.run(
+            [*command, "--", *CODE_PATHS],
+            capture_output=True,
+            text=True,
+            timeout=_GIT_SECONDS,
+            check=True,
+            env=os.environ | {"GIT_OPTIONAL_LOCKS": "0"},
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None, None
+    lines = output.splitlines()
+    commits = [line.removeprefix("# branch.oid ") for line in lines if line.startswith("# branch.oid ")]
+    if not commits or commits[0] == "(initial)":
+        return None, None
+    return commits[0], any(not line.startswith("#") for line in lines)

@@ -1,0 +1,1 @@
+"""Models: built-in, torchvision's, timm's and the user's own."""
