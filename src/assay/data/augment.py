@@ -198,7 +198,7 @@ def resize(images: Tensor, boxes: Tensor, height: int, width: int) -> Tensor:
 
 
 def _weights(start: Tensor, length: Tensor, source: int, target: int) -> Tensor:
-    """Triangle filter [B, target, source] that resamples `length` pixels from `start` on to `target` pixels."""
+    """Triangle filter [B, target, source]: `length` pixels from `start` on become `target` pixels."""
     start, length = start[:, None, None], length[:, None, None]
     scale = length / target
     centres = start + (torch.arange(target, device=start.device)[:, None] + 0.5) * scale

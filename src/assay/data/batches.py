@@ -89,7 +89,7 @@ class Batches:
     def epoch(
         self, seed: int, epoch: int, augmentation: Augmentation, *, classes: int, first_step: int = 0
     ) -> Iterator[Batch]:
-        """The batches of one epoch in the run's own order, from `first_step` on; a last partial one is dropped."""
+        """One epoch in the run's own order, from `first_step` on; a last partial batch is dropped."""
         order = stream(seed, "order", epoch).permutation(self.count)
 
         def indices(step: int) -> Indices:
