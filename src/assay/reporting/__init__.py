@@ -1,0 +1,1 @@
+"""From records to what a person reads: tables, figures, and one page that opens anywhere."""

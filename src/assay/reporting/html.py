@@ -1,0 +1,197 @@
+"""The page: one file, readable without network and without JavaScript."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from assay.comparison.model import Contrast, MetricResult
+from assay.reporting import numbers
+from assay.reporting.read import Results
+from assay.reporting.style import COLOURS, THEME_VARIABLES
+from assay.reporting.tables import Table
+
+MAX_ROWS = 100
+"""Rows of a table on the page; its CSV has all."""
+MAX_CONTRASTS = 4
+"""Arms told in full at the top; the table has all."""
+
+
+@dataclass(frozen=True)
+class Image:
+    name: str
+    title: str
+    caption: str
+    svg: str
+
+
+def page(results: Results, tables: Sequence[Table], images: Sequence[Image]) -> str:
+    """The whole page as text. Everything that a user wrote is escaped."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=PackageLoader("assay.reporting"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    metric = results.headline_metric
+    contrasts = [] if metric is None else metric.contrasts
+    return environment.get_template("report.html.j2").render(
+        comparison=results.comparison,
+        experiment=results.experiment,
+        claim=split_claim(results.comparison.headline),
+        answers=[answer(results, metric, line) for line in contrasts[:MAX_CONTRASTS] if metric is not None],
+        unanswered=max(0, len(contrasts) - MAX_CONTRASTS),
+        others=[
+            (other.title, line) for other in results.metrics[1:] for line in other.contrasts[:MAX_CONTRASTS]
+        ],
+        image_note=image_note(results),
+        outcome_note=outcome_note(results),
+        unfinished=unfinished(results)[:MAX_ROWS],
+        warnings=[*results.comparison.warnings, *results.contract.notes],
+        contract=results.contract,
+        tables={table.name: table for table in tables},
+        images={image.name: image for image in images},
+        svg={image.name: Markup(image.svg) for image in images},
+        max_rows=MAX_ROWS,
+        colours=len(COLOURS),
+        last_finished=results.surroundings.last_finished[:19].replace("T", " "),
+        versions=", ".join(sorted(results.surroundings.facts.get("Assay", ()))),
+        seeds=numbers.span(results.experiment.seeds),
+    )
+
+
+def split_claim(headline: str) -> tuple[str, str]:
+    """What is claimed, and the numbers behind it, of a sentence `claim: numbers`."""
+    claim, colon, rest = headline.partition(": ")
+    if not colon or len(claim) > 160:
+        claim, colon, rest = headline.partition(". ")
+        return (f"{claim}.", rest) if colon else (headline, "")
+    return f"{claim}.", rest[:1].upper() + rest[1:]
+
+
+def answer(results: Results, metric: MetricResult, line: Contrast) -> dict[str, Any]:
+    """How much, how sure and at what cost, of one arm on the headline metric."""
+    estimate, ends = numbers.contrast(metric, line)
+    levels = [numbers.summary(metric, metric.arms[arm])[0] for arm in (line.baseline, line.arm)]
+    level = f"{100 * results.comparison.confidence:g}%"
+    return {
+        "arm": line.arm,
+        "baseline": line.baseline,
+        "verdict": line.verdict,
+        "much": estimate.replace(" pp", " points"),
+        "much_note": f"{metric.title}: {levels[0]} → {levels[1]}",
+        "interval": f"{level} interval {ends}" if ends else "",
+        "sure": _sure(metric, line),
+        "sure_note": _sure_note(line),
+        "costs": _costs(results, line.arm),
+        "reasons": line.reasons,
+        "needed": line.needed,
+    }
+
+
+def _sure(metric: MetricResult, line: Contrast) -> str:
+    """In how many pairs the arm is better: what a person can check by counting."""
+    if not line.differences:
+        return "not compared"
+    sign = 1 if metric.direction == "higher" else -1
+    better = sum(sign * value > 0 for value in line.differences.values())
+    word = "block" if metric.pairing == "block" else "seed"
+    return f"better on {better} of {numbers.counted(len(line.differences), word)}"
+
+
+def _sure_note(line: Contrast) -> str:
+    parts = []
+    if line.test is not None:
+        parts.append(numbers.p_statement(line.test.p_adjusted, "adjusted p"))
+    if line.effect_size is not None and line.effect_size.value is not None:
+        parts.append(f"effect size {numbers.plain(line.effect_size.value, 1, sign=True)}")
+    if line.equivalence is not None and line.equivalence.shown:
+        parts.append(numbers.p_statement(line.equivalence.p_adjusted, "equivalence p"))
+    return ", ".join(parts)
+
+
+_COSTS = (
+    ("latency_ms", "latency"),
+    ("peak_memory_mb", "peak memory"),
+    ("training_throughput", "training throughput"),
+    ("parameters", "parameters"),
+    ("flops", "FLOPs"),
+)
+
+
+def _costs(results: Results, arm: str) -> list[tuple[str, str]]:
+    """Ratios arm to baseline of what it costs to run, in at most four lines."""
+    from assay.config.metrics import METRICS
+    from assay.reporting.samples import over_blocks
+
+    lines = []
+    for name, title in _COSTS:
+        ours, theirs = (over_blocks(results, which, name) for which in (arm, results.comparison.baseline))
+        if ours is None or theirs is None or theirs.centre <= 0:
+            continue
+        ratio = ours.centre / theirs.centre
+        unit = METRICS[name].unit
+        levels = f"{numbers.quantity(theirs.centre, unit)} → {numbers.quantity(ours.centre, unit)}"
+        lines.append((f"{numbers.significant(ratio)}\N{MULTIPLICATION SIGN} {title}", levels))
+    return lines[:4]
+
+
+def image_note(results: Results) -> str | None:
+    """Said in the first lines: numbers from an unpinned environment are harder to get again."""
+    surroundings = results.surroundings
+    if not surroundings.on_host:
+        return None
+    if surroundings.on_host == surroundings.records:
+        return "Ran on the host, not in a pinned image."
+    on_host, total = surroundings.on_host, surroundings.records
+    return f"{on_host:,} of {total:,} records come from the host, not from a pinned image."
+
+
+def outcome_note(results: Results) -> str:
+    done = sum(run.outcome == "completed" for run in results.runs)
+    resumed = sum(run.resumed for run in results.runs)
+    text = f"{done:,} of {numbers.counted(len(results.runs), 'run')} completed"
+    if results.visits:
+        visits = sum(visit.outcome == "completed" for visit in results.visits)
+        text += f", {visits:,} of {numbers.counted(len(results.visits), 'profile visit')}"
+    return text + (f"; {resumed:,} resumed after an interruption" if resumed else "")
+
+
+def unfinished(results: Results) -> list[dict[str, str]]:
+    """Runs and visits that did not complete, each with its reason."""
+    found = [
+        {"what": f"{run.arm}, seed {run.seed}", "outcome": run.outcome, "why": run.message or ""}
+        for run in results.runs
+        if run.outcome != "completed"
+    ]
+    found += [
+        {"what": f"{visit.arm}, block {visit.block}", "outcome": visit.outcome, "why": visit.message or ""}
+        for visit in results.visits
+        if visit.outcome != "completed"
+    ]
+    return found
+
+
+# --- figures --------------------------------------------------------------------------------------------
+
+
+def inline_svg(text: str, *, name: str, title: str) -> str:
+    """An SVG file as part of the page: no prolog, unique identifiers, colours of the page's theme."""
+    from markupsafe import escape
+
+    svg = text[text.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<title>.*?</title>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\1{name}-", svg)
+    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r'(<g id="[^"]*patch_1">\s*<path d="[^"]*" style="fill: )#ffffff', r"\1none", svg, count=1)
+    svg = re.sub(r'(<g id="[^"]*patch_2">\s*<path d="[^"]*" style="fill: )#ffffff', r"\1none", svg, count=1)
+    for colour, variable in THEME_VARIABLES.items():
+        svg = svg.replace(colour, f"var({variable})")
+    label = f'<svg role="img" aria-labelledby="{name}-title"'
+    return svg.replace("<svg", label, 1).replace(">", f'><title id="{name}-title">{escape(title)}</title>', 1)

@@ -1,0 +1,333 @@
+"""Reading what the stages left: records, the comparison, logs and predictions."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from assay.comparison.model import Comparison, Contract, Found, MetricResult
+from assay.config.schema import Experiment
+from assay.records import Environment, Record, RecordError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+LOG_COLUMNS: dict[str, type] = {
+    "timestamp": str,
+    "experiment": str,
+    "arm": str,
+    "seed": int,
+    "stage": str,
+    "attempt": int,
+    "event": str,
+    "step": int,
+    "epoch": int,
+    "loss": float,
+    "accuracy": float,
+    "gpu_memory_mb": float,
+    "throughput_samples_per_sec": float,
+    "learning_rate": float,
+}
+"""Columns of a log and their types; others are read as floats."""
+
+_LINE_KEY = ("arm", "seed", "event", "step")
+_TAIL = 1 << 16
+
+
+class ReportError(ValueError):
+    """Results from which no report can be written."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One point of a learning curve; null: not measured."""
+
+    number: float
+    train_loss: float | None
+    validation_loss: float | None
+    validation_accuracy: float | None
+
+
+@dataclass(frozen=True)
+class Run:
+    """One arm at one seed."""
+
+    arm: str
+    seed: int
+    outcome: Found
+    message: str | None = None
+    seconds: float | None = None
+    chosen_epoch: int | None = None
+    resumed: bool = False
+    epochs: tuple[Epoch, ...] = ()
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One arm in one profile block: medians by metric, e.g. `latency_ms@16`."""
+
+    arm: str
+    block: int
+    outcome: Found
+    message: str | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class Surroundings:
+    """Distinct circumstances over all records, with how many records each."""
+
+    records: int = 0
+    facts: dict[str, Counter[str]] = field(default_factory=dict)
+    packages: dict[str, Counter[str]] = field(default_factory=dict)
+    on_host: int = 0
+    last_finished: str = ""
+    devices: set[str] = field(default_factory=set)
+
+    def add(self, record: Record) -> None:
+        environment = record.environment
+        self.records += 1
+        self.on_host += environment.image is None
+        self.last_finished = max(self.last_finished, record.finished)
+        if environment.device is not None:
+            self.devices.add(environment.device.type)
+        for name, value in _facts(environment, record).items():
+            if value is not None:
+                self.facts.setdefault(name, Counter())[value] += 1
+        for name, version in environment.packages.items():
+            self.packages.setdefault(name, Counter())[version] += 1
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything that a report is a function of."""
+
+    folder: Path
+    experiment: Experiment
+    comparison: Comparison
+    contract: Contract
+    runs: list[Run]
+    visits: list[Visit]
+    surroundings: Surroundings
+
+    @property
+    def arms(self) -> list[str]:
+        """Baseline first, then as in the experiment file."""
+        baseline = self.comparison.baseline
+        return [baseline, *(arm for arm in self.comparison.arms if arm != baseline)]
+
+    @property
+    def metrics(self) -> list[MetricResult]:
+        """Most important first."""
+        return sorted(self.comparison.metrics, key=lambda metric: metric.position)
+
+    @property
+    def headline_metric(self) -> MetricResult | None:
+        return self.metrics[0] if self.comparison.metrics else None
+
+    def run_path(self, arm: str, seed: int, *parts: str) -> Path:
+        return self.folder.joinpath("runs", arm, f"seed-{seed}", *parts)
+
+
+def load(folder: Path) -> Results:
+    """Read the comparison and every record behind it.
+
+    Raises: RecordError, ReportError naming the file and what is wrong with it.
+    """
+    comparison = Comparison.read(folder / "comparison" / "comparison.json")
+    contract = _read_contract(folder / "comparison" / "contract.json")
+    experiment = _read_experiment(folder / "experiment.yaml")
+    surroundings = Surroundings()
+    runs = [
+        _read_run(folder / "runs" / arm / f"seed-{seed}", arm, seed, surroundings)
+        for arm in experiment.arms
+        for seed in experiment.seeds
+    ]
+    visits = []
+    if experiment.profile.enabled:
+        for block in range(experiment.profile.blocks):
+            visits += [
+                _read_visit(folder / "profile" / f"block-{block}" / arm, arm, block, surroundings)
+                for arm in experiment.arms
+            ]
+    return Results(folder, experiment, comparison, contract, runs, visits, surroundings)
+
+
+def _read_contract(path: Path) -> Contract:
+    try:
+        return Contract.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise RecordError(f"{path}: no such file; run the stage compare") from None
+    except ValueError as error:
+        raise RecordError(f"{path}: {error}; run the stage compare again") from None
+
+
+def _read_experiment(path: Path) -> Experiment:
+    import yaml
+
+    try:
+        return Experiment.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise ReportError(f"{path}: no such file; it is written when the experiment starts") from None
+    except (ValueError, yaml.YAMLError) as error:
+        raise ReportError(f"{path}: {error}; remove it and run the experiment again") from None
+
+
+def _read_record(path: Path, surroundings: Surroundings) -> Record | None:
+    if not path.exists():
+        return None
+    record = Record.read(path)
+    surroundings.add(record)
+    return record
+
+
+def _read_run(folder: Path, arm: str, seed: int, surroundings: Surroundings) -> Run:
+    train = _read_record(folder / "train" / "record.json", surroundings)
+    evaluate = _read_record(folder / "evaluate" / "record.json", surroundings)
+    if train is None:
+        return Run(arm, seed, "missing")
+    last = train if train.outcome != "completed" or evaluate is None else evaluate
+    unread = evaluate is None and train.outcome == "completed"
+    seconds = train.metrics.get("train_seconds")
+    chosen = train.details.get("chosen_epoch")
+    return Run(
+        arm=arm,
+        seed=seed,
+        outcome="missing" if unread else last.outcome,
+        message="trained and not evaluated" if unread else last.message,
+        seconds=None if seconds is None else seconds.value,
+        chosen_epoch=chosen if isinstance(chosen, int) else None,
+        resumed=train.resumed,
+        epochs=tuple(_epochs(train)),
+    )
+
+
+def _epochs(train: Record) -> list[Epoch]:
+    history = train.details.get("history") or train.details.get("epochs")
+    if not isinstance(history, list):
+        return []
+    return [
+        Epoch(
+            number=float(line["epoch"]),
+            train_loss=_number(line.get("train_loss")),
+            validation_loss=_number(line.get("validation_loss")),
+            validation_accuracy=_number(line.get("validation_accuracy")),
+        )
+        for line in history
+        if isinstance(line, dict) and "epoch" in line
+    ]
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _read_visit(folder: Path, arm: str, block: int, surroundings: Surroundings) -> Visit:
+    record = _read_record(folder / "record.json", surroundings)
+    if record is None:
+        return Visit(arm, block, "missing")
+    metrics = {name: item.value for name, item in record.metrics.items() if item.value is not None}
+    return Visit(arm, block, record.outcome, record.message, metrics)
+
+
+def _facts(environment: Environment, record: Record) -> dict[str, str | None]:
+    """What the page's table of the environment shows; null where it does not apply."""
+    device = environment.device
+    image, code = environment.image, record.code
+    commit = None if code.commit is None else code.commit[:12] + (", modified" if code.modified else "")
+    gpu = device is not None and device.type == "cuda"
+    return {
+        "Host": environment.host,
+        "Platform": environment.platform,
+        "CPU": f"{environment.cpu} ({environment.cpu_count} logical)",
+        "Device": None if device is None else f"{device.name} ({device.type})",
+        "Device UUID": device.uuid if device is not None and gpu else None,
+        "Driver": device.driver if device is not None and gpu else None,
+        "CUDA": device.cuda if device is not None and gpu else None,
+        "Threads per run": None if environment.threads is None else str(environment.threads),
+        "Python": environment.python,
+        "PyTorch": environment.packages.get("torch"),
+        "Image": "none (host)" if image is None else ", ".join(f"{k} {v}" for k, v in sorted(image.items())),
+        "Assay": code.version + ("" if commit is None else f" (commit {commit})"),
+        "Source code": f"SHA-256 {code.sources_sha256[:16]}…",
+        "Data manifest": None if record.data_sha256 is None else f"SHA-256 {record.data_sha256[:16]}…",
+    }
+
+
+# --- logs -----------------------------------------------------------------------------------------------
+
+
+def read_logs(paths: Sequence[Path], columns: Sequence[str]) -> "pl.DataFrame":
+    """The columns asked for of all lines of many logs, in no particular order of files.
+
+    Streams: memory is that of the columns asked for. Of two lines for the same arm, seed, event and step, the
+    one of the higher attempt counts. A torn last line, of a run that goes on or was killed, is left out. NaN
+    and infinities, which a log holds as text, come back as such.
+
+    Raises: FileNotFoundError; ReportError naming the file where a line is not JSON.
+    """
+    import polars as pl
+
+    types: dict[type, pl.DataType] = {str: pl.String(), int: pl.Int64(), float: pl.Float64()}
+    names = list(dict.fromkeys((*columns, "attempt")))
+    schema = {name: types[LOG_COLUMNS.get(name, float)] for name in names}
+    if not paths:
+        return pl.DataFrame(schema=schema).select(columns)
+    lines = _collect(paths, schema)
+    if (lines["attempt"].max() or 1) != 1:
+        full = dict.fromkeys((*names, *_LINE_KEY))
+        schema = {name: types[LOG_COLUMNS.get(name, float)] for name in full}
+        lines = _collect(paths, schema).sort("attempt").unique(_LINE_KEY, keep="last", maintain_order=True)
+    return lines.select(columns)
+
+
+def _collect(paths: Sequence[Path], schema: "dict[str, pl.DataType]") -> "pl.DataFrame":
+    """Numbers as numbers first: only where that fails are floats read as text, for the sake of NaN."""
+    import polars as pl
+
+    whole = [path for path in paths if not _is_torn(path)]
+    sources: list[Any] = [whole] if whole else []
+    sources += [_without_torn_line(path) for path in paths if path not in set(whole)]
+    as_text = {name: pl.String() if type_ == pl.Float64 else type_ for name, type_ in schema.items()}
+    floats = [pl.col(name).cast(pl.Float64) for name, type_ in schema.items() if type_ == pl.Float64]
+    parts = []
+    for source in sources:
+        try:
+            parts.append(pl.scan_ndjson(source, schema=schema).collect(engine="streaming"))
+        except pl.exceptions.ComputeError:
+            try:
+                scan = pl.scan_ndjson(source, schema=as_text).with_columns(floats)
+                parts.append(scan.collect(engine="streaming"))
+            except pl.exceptions.ComputeError as error:
+                raise ReportError(f"{_first_damaged(paths)}: not a log: {error}") from None
+    return pl.concat(parts)
+
+
+def _is_torn(path: Path) -> bool:
+    with path.open("rb") as file:
+        end = file.seek(0, 2)
+        if end == 0:
+            return False
+        file.seek(end - 1)
+        return file.read(1) != b"\n"
+
+
+def _without_torn_line(path: Path) -> bytes:
+    content = path.read_bytes()
+    return content[: content.rfind(b"\n") + 1]
+
+
+def _first_damaged(paths: Sequence[Path]) -> str:
+    """`file, line N` of the first line that is not JSON."""
+    import json
+
+    for path in paths:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                try:
+                    json.loads(line)
+                except ValueError:
+                    if line.endswith(b"\n"):
+                        return f"{path}, line {number}"
+    return str(paths[0])

@@ -1,0 +1,61 @@
+"""The report: tables, figures and one page, from the comparison and the records."""
+
+import shutil
+from pathlib import Path
+
+from assay.records import write_atomically
+from assay.reporting.html import Image, page
+from assay.reporting.read import Results, load
+from assay.reporting.tables import Table, tables
+
+
+def report(*, results: Path, output: Path) -> None:
+    """Write `index.html`, `tables/*.{csv,md,tex}` and `figures/*.{svg,pdf,png}` into `output`.
+
+    A function of the comparison and the records alone: the same records give the same bytes.
+
+    Raises: RecordError, ReportError naming the file and what is wrong with it.
+    """
+    found = load(results)
+    made = tables(found)
+    _write_tables(made, _emptied(output / "tables"))
+    images = _write_figures(found, _emptied(output / "figures"))
+    write_atomically(output / "index.html", page(found, made, images).encode())
+
+
+def _emptied(folder: Path) -> Path:
+    """Files of an earlier report, which had other arms, must not stay among those of this one."""
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def _write_tables(made: list[Table], folder: Path) -> None:
+    for table in made:
+        (folder / f"{table.name}.csv").write_text(table.csv(), encoding="utf-8")
+        (folder / f"{table.name}.md").write_text(table.markdown(), encoding="utf-8")
+        (folder / f"{table.name}.tex").write_text(table.latex(), encoding="utf-8")
+
+
+def _write_figures(results: Results, folder: Path) -> list[Image]:
+    from assay.reporting.figures import plots
+    from assay.reporting.html import inline_svg
+    from assay.reporting.style import drawing
+
+    images = []
+    for plot in plots():
+        with drawing(salt=plot.name):
+            drawn = plot.draw(results)
+            if drawn is None:
+                continue
+            figure, caption = drawn
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")
+            svg = folder / f"{plot.name}.svg"
+            figure.savefig(svg, metadata={"Date": None, "Title": plot.title})
+            figure.savefig(svg.with_suffix(".pdf"), metadata={"CreationDate": None, "Title": plot.title})
+            figure.savefig(svg.with_suffix(".png"), metadata={"Title": plot.title})
+        text = inline_svg(svg.read_text(encoding="utf-8"), name=plot.name, title=plot.title)
+        images.append(Image(plot.name, plot.title, caption, text))
+    return images

@@ -1,0 +1,125 @@
+"""What figures and tables show of many samples: medians with intervals, curves on one grid, bins."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from assay.reporting.read import Results, read_logs
+
+Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
+MAX_POINTS = 400
+"""Points of one drawn line: a page cannot show more."""
+MAX_PREDICTION_RUNS = 50
+"""Runs per arm whose predictions the figure of calibration reads."""
+BINS = 10
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A median over blocks with an interval; `confidence` null: lowest and highest block."""
+
+    centre: float
+    low: float
+    high: float
+    count: int
+    confidence: float | None
+
+
+def over_blocks(results: Results, arm: str, metric: str) -> Spread | None:
+    """Median over the completed visits of an arm; null where none measured it."""
+    values = sorted(
+        visit.metrics[metric]
+        for visit in results.visits
+        if visit.arm == arm and visit.outcome == "completed" and metric in visit.metrics
+    )
+    return median_spread(values, results.comparison.confidence) if values else None
+
+
+def median_spread(values: Sequence[float], confidence: float) -> Spread:
+    """Median with its distribution-free interval from order statistics (Conover 1999, section 3.2).
+
+    [x(k), x(n+1-k)] covers the median with probability 1 - 2 P(Binomial(n, 1/2) < k). Below the n for which
+    that can reach `confidence` (six for 95%), the range, with no confidence claimed.
+    """
+    ordered = sorted(values)
+    n = len(ordered)
+    k, tail = 0, 0.0
+    while k < n // 2 and 1 - 2 * (tail + math.comb(n, k) / 2**n) >= confidence:
+        tail += math.comb(n, k) / 2**n
+        k += 1
+    centre = float(np.median(ordered))
+    if k == 0:
+        return Spread(centre, ordered[0], ordered[-1], n, None)
+    return Spread(centre, ordered[k - 1], ordered[n - k], n, 1 - 2 * tail)
+
+
+def smallest_batch(results: Results) -> int:
+    return results.experiment.profile.batch_sizes[0]
+
+
+def median_curve(lines: Sequence[Curve]) -> Curve:
+    """Median over lines at every x that at least half of them reach: lines that ended early do not bend it."""
+    grid = np.unique(np.concatenate([xs for xs, _ in lines]))
+    table = np.full((len(lines), len(grid)), np.nan)
+    for row, (xs, ys) in enumerate(lines):
+        table[row, np.searchsorted(grid, xs)] = ys
+    enough = 2 * np.isfinite(table).sum(axis=0) >= len(lines)
+    return grid[enough], np.nanmedian(np.where(np.isfinite(table), table, np.nan)[:, enough], axis=0)
+
+
+def training_losses(results: Results, arms: Sequence[str], *, runs: int) -> dict[str, list[Curve]]:
+    """Loss by step of up to `runs` runs per arm, averaged over stretches of steps where there are many."""
+    import polars as pl
+
+    curves: dict[str, list[Curve]] = {}
+    for arm in arms:
+        seeds = results.experiment.seeds
+        chosen = [seeds[i] for i in np.unique(np.linspace(0, len(seeds) - 1, min(runs, len(seeds))).astype(int))]
+        paths = [results.run_path(arm, seed, "train", "log.jsonl") for seed in chosen]
+        lines = read_logs([path for path in paths if path.exists()], ["seed", "event", "step", "loss"])
+        steps = lines.filter((pl.col("event") == "step") & pl.col("loss").is_not_null())
+        if steps.is_empty():
+            continue
+        width = max(1, math.ceil(int(steps["step"].max()) / MAX_POINTS))  # type: ignore[arg-type]
+        stretch = (pl.col("step") // width * width + (width - 1) / 2).alias("x")
+        means = steps.group_by("seed", stretch).agg(pl.col("loss").mean()).sort("seed", "x")
+        curves[arm] = [
+            (part["x"].to_numpy(), part["loss"].to_numpy())
+            for part in means.partition_by("seed", maintain_order=True)
+        ]
+    return curves
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Mean confidence and accuracy by bin: float64 `[bins]`."""
+
+    confidence: NDArray[np.float64]
+    accuracy: NDArray[np.float64]
+    runs: int
+
+
+def reliability(results: Results, arm: str) -> Reliability | None:
+    """Predictions of the arm's completed runs, in bins of equal count; null where there are none."""
+    import polars as pl
+
+    completed = [run.seed for run in results.runs if run.arm == arm and run.outcome == "completed"]
+    paths = [
+        path
+        for seed in completed[:MAX_PREDICTION_RUNS]
+        if (path := results.run_path(arm, seed, "evaluate", "predictions.parquet")).exists()
+    ]
+    if not paths:
+        return None
+    table = pl.scan_parquet(paths).select("confidence", "correct").collect()
+    confidence = table["confidence"].cast(pl.Float64).to_numpy()
+    correct = table["correct"].cast(pl.Float64).to_numpy()
+    if len(confidence) < 5 * BINS:
+        return None
+    order = np.argsort(confidence, kind="stable")
+    bins = np.array_split(order, BINS)
+    means = [(float(confidence[part].mean()), float(correct[part].mean())) for part in bins]
+    return Reliability(np.array([c for c, _ in means]), np.array([a for _, a in means]), len(paths))
