@@ -1,0 +1,177 @@
+"""The paired differences of every metric and arm, their statistics, and the families of tests."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from assay.comparison import statistics
+from assay.comparison.collect import Collected, Kind
+from assay.comparison.multiplicity import adjusted_chains, holm
+from assay.comparison.statistics import Floats
+from assay.config.metrics import METRICS, Metric
+from assay.config.schema import Experiment, MetricChoice
+
+Values = Mapping[str, Mapping[int, float | None]]
+"""By arm and replicate; null where there is no value."""
+
+MULTIPLICITY = (
+    "per family (metrics paired by seed; metrics paired by block): each arm tests the metrics in the order "
+    "of the file and stops at the first that is not significant; arms share the level as in Holm's "
+    "procedure; equivalence tests are a family of their own, adjusted by Holm"
+)
+
+
+@dataclass
+class Analysis:
+    """One metric on one arm against the baseline, on its way to a contrast."""
+
+    metric: Metric
+    choice: MetricChoice
+    arm: str
+    replicates: list[int]
+    problem: str | None = None
+    structural: bool = False
+    """The metric does not exist here, whatever the runs did: no hypothesis of the family."""
+    differences: Floats = field(default_factory=lambda: np.empty(0))
+    low: float = math.nan
+    high: float = math.nan
+    p: float = 1.0
+    p_adjusted: float = 1.0
+    equivalence_p: float = 1.0
+    equivalence_adjusted: float = 1.0
+    effect: float = math.nan
+    level: float = math.nan
+    """Share of alpha that the arm is sure to have in its family."""
+    equivalence_level: float = math.nan
+    blocked_by: str | None = None
+
+    @property
+    def margin(self) -> float | None:
+        """On the scale of the differences; for ratios ±log(1 + margin), alike for both arms."""
+        margin = self.choice.margin
+        return margin if margin is None or self.metric.scale == "difference" else math.log1p(margin)
+
+
+class Analyser:
+    """Everything up to the adjusted p-values."""
+
+    def __init__(self, experiment: Experiment, collected: Collected) -> None:
+        self._experiment = experiment
+        self._collected = collected
+        self.alpha = round(1 - experiment.comparison.confidence, 12)
+        self.others = [arm for arm in experiment.arms if arm != experiment.baseline]
+        self.values: dict[str, Values] = {}
+        self.analyses: dict[str, dict[str, Analysis]] = {}
+
+    def run(self) -> None:
+        for choice in self._experiment.metrics:
+            metric = METRICS[choice.name]
+            if metric.pairing != "exact":
+                self.values[choice.name] = self._values(metric.name, metric.pairing)
+                self.analyses[choice.name] = self._analyse(metric, choice, self.values[choice.name])
+        self._adjust()
+
+    def _values(self, metric: str, kind: Kind) -> dict[str, dict[int, float | None]]:
+        values: dict[str, dict[int, float | None]] = {arm: {} for arm in self._experiment.arms}
+        for (arm, number), replicate in self._collected.replicates(kind).items():
+            values[arm][number] = replicate.value(metric)
+        return values
+
+    def _problem(self, metric: Metric, arm: str, values: Values) -> str | None:
+        baseline = self._experiment.baseline
+        missing = {
+            name: [number for number, value in values[name].items() if value is None]
+            for name in (arm, baseline)
+        }
+        if any(missing.values()):
+            kind: Kind = "seed" if metric.pairing == "seed" else "block"
+            found = self._collected.replicates(kind)
+            lost = [
+                f"no value for {name} at {kind} {', '.join(map(str, numbers[:6]))}"
+                f"{' and more' if len(numbers) > 6 else ''} ({found[name, numbers[0]].outcome})"
+                for name, numbers in missing.items()
+                if numbers
+            ]
+            pairs = "the remaining pairs alone would be a selection, so they are not compared"
+            return f"there is {' and '.join(lost)}; {pairs}"
+        if metric.scale == "ratio":
+            bad = [name for name in (arm, baseline) if any((v or 0.0) <= 0 for v in values[name].values())]
+            if bad:
+                return f"a ratio needs positive values, and {bad[0]} has {metric.title} at or below zero"
+        return None
+
+    def _analyse(self, metric: Metric, choice: MetricChoice, values: Values) -> dict[str, Analysis]:
+        baseline = values[self._experiment.baseline]
+        analyses = {arm: Analysis(metric, choice, arm, list(baseline)) for arm in self.others}
+        structural = self._structural(metric, values)
+        usable = []
+        for arm, analysis in analyses.items():
+            analysis.structural = structural is not None
+            analysis.problem = structural or self._problem(metric, arm, values)
+            if analysis.problem is None:
+                first = transformed(metric, values[arm])
+                analysis.differences = first - transformed(metric, baseline)
+                usable.append(analysis)
+        if usable:
+            self._compute(usable)
+        return analyses
+
+    def _structural(self, metric: Metric, values: Values) -> str | None:
+        kind: Kind = "seed" if metric.pairing == "seed" else "block"
+        if kind == "block" and not self._experiment.profile.enabled:
+            return "it was not measured, because the experiment does not profile (profile.enabled: false)"
+        replicates = self._collected.replicates(kind).values()
+        completed = any(replicate.outcome == "completed" for replicate in replicates)
+        if completed and all(value is None for found in values.values() for value in found.values()):
+            return "it was not measured in any run"
+        return None
+
+    def _compute(self, analyses: list[Analysis]) -> None:
+        """All arms at once: they have the same replicates."""
+        differences = np.stack([analysis.differences for analysis in analyses])
+        low, high = statistics.bca_interval(
+            differences,
+            confidence=self._experiment.comparison.confidence,
+            resamples=self._experiment.comparison.resamples,
+        )
+        p = statistics.sign_flip_p(differences)
+        effect = statistics.standardised_mean(differences)
+        margin = analyses[0].margin
+        equivalence = None if margin is None else statistics.equivalence_p(differences, margin)
+        for index, analysis in enumerate(analyses):
+            analysis.low, analysis.high = float(low[index]), float(high[index])
+            analysis.p, analysis.effect = float(p[index]), float(effect[index])
+            if equivalence is not None:
+                analysis.equivalence_p = float(equivalence[index])
+
+    # --- families ---------------------------------------------------------------------------------------
+
+    def _adjust(self) -> None:
+        for pairing in ("seed", "block"):
+            chains = [
+                [
+                    by_arm[arm]
+                    for by_arm in self.analyses.values()
+                    if by_arm[arm].metric.pairing == pairing and not by_arm[arm].structural
+                ]
+                for arm in self.others
+            ]
+            adjusted = adjusted_chains([[analysis.p for analysis in chain] for chain in chains])
+            for chain, values in zip(chains, adjusted, strict=True):
+                undecided = None
+                for analysis, value in zip(chain, values, strict=True):
+                    analysis.p_adjusted, analysis.level = value, self.alpha / len(self.others)
+                    analysis.blocked_by = undecided
+                    if undecided is None and value > self.alpha:
+                        undecided = analysis.metric.title
+            family = [a for chain in chains for a in chain if a.margin is not None]
+            for analysis, value in zip(family, holm([a.equivalence_p for a in family]), strict=True):
+                analysis.equivalence_adjusted, analysis.equivalence_level = value, self.alpha / len(family)
+
+
+def transformed(metric: Metric, values: Mapping[int, float | None]) -> Floats:
+    """Values in the order of their replicates; logarithms for metrics of scale `ratio`."""
+    numbers = np.array(list(values.values()), dtype=np.float64)
+    return np.log(numbers) if metric.scale == "ratio" else numbers

@@ -1,0 +1,207 @@
+"""`comparison.json` and `contract.json`: typed, and enough to recompute every number from the records.
+
+Numbers of a contrast are in the metric's reading: for metrics of scale `difference` the difference
+arm - baseline in the metric's unit, for scale `ratio` the ratio arm / baseline. Both files are functions of
+the experiment and its records alone: no time and no host of the comparison itself is in them.
+"""
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, ValidationError
+
+from assay.config.metrics import Direction, Pairing, Scale
+from assay.records import Outcome, RecordError, Typed, write_atomically
+
+VerdictWord = Literal["better", "worse", "equivalent", "inconclusive"]
+Found = Outcome | Literal["missing"]
+
+
+class Interval(Typed):
+    """An interval, or the reason why there is none."""
+
+    method: str
+    confidence: float
+    low: float | None = None
+    high: float | None = None
+    reason: str | None = Field(default=None, description="Why there is no interval.")
+
+
+class ArmSummary(Typed):
+    """One arm on one metric, over its replicates."""
+
+    values: dict[str, float | None] = Field(description="By seed or block; null: no value, see `runs`.")
+    n: int = Field(description="Replicates with a value.")
+    centre: float | None = Field(description="Mean for scale `difference`, geometric mean for `ratio`.")
+    deviation: float | None = Field(description="Standard deviation between replicates, metric's unit.")
+    interval: Interval | None = Field(default=None, description="Of `centre`; null for exact metrics.")
+
+
+class Test(Typed):
+    """A paired test of no difference."""
+
+    __test__ = False  # not a test case, whatever pytest thinks of the name
+
+    method: str
+    p: float
+    p_adjusted: float = Field(description="Over the family; the claim holds at every level from here up.")
+    minimum_p: float = Field(description="Smallest p that this many pairs could have reached.")
+
+
+class Equivalence(Typed):
+    """Two one-sided tests against the declared margin."""
+
+    method: str
+    margin: float
+    p: float
+    p_adjusted: float
+    shown: bool = Field(description="Whether p_adjusted <= alpha: the difference is smaller than the margin.")
+
+
+class EffectSize(Typed):
+    method: str = "paired standardised mean difference (Cohen's d_z, Hedges-corrected)"
+    value: float | None
+    reason: str | None = Field(default=None, description="Why there is no value.")
+
+
+class Probability(Typed):
+    """How often the arm is better than the baseline at the same replicate, ties half."""
+
+    method: str = "share of pairs, Clopper-Pearson"
+    value: float
+    low: float
+    high: float
+
+
+class Needed(Typed):
+    """What it would take to conclude, were the difference as seen here."""
+
+    towards: Literal["difference", "equivalence"]
+    pairs: int = Field(description="Pairs in all.")
+    further: int = Field(description="Pairs beyond those at hand.")
+    power: float
+
+
+class Contrast(Typed):
+    """One arm against the baseline on one metric."""
+
+    arm: str
+    baseline: str
+    verdict: VerdictWord
+    sentence: str = Field(description="The verdict for a person.")
+    reasons: list[str] = Field(default=[], description="What kept it from being conclusive.")
+    pairs: int
+    differences: dict[str, float] = Field(
+        default={}, description="By replicate: arm - baseline, or the logarithm of arm / baseline."
+    )
+    estimate: float | None = Field(default=None, description="Mean difference, or ratio of geometric means.")
+    interval: Interval | None = None
+    significant: bool = Field(default=False, description="A difference was shown, large or small.")
+    within_margin: bool | None = Field(
+        default=None, description="Shown to be too small to matter; null: no margin."
+    )
+    test: Test | None = None
+    equivalence: Equivalence | None = None
+    effect_size: EffectSize | None = None
+    probability_better: Probability | None = None
+    needed: Needed | None = None
+
+
+class MetricResult(Typed):
+    """One metric: all arms, and every arm against the baseline."""
+
+    name: str
+    title: str
+    unit: str
+    direction: Direction
+    pairing: Pairing
+    scale: Scale
+    margin: float | None
+    position: int = Field(description="Place in the experiment's list; 0 decides the headline.")
+    arms: dict[str, ArmSummary]
+    contrasts: list[Contrast]
+
+
+class Failure(Typed):
+    """A run or visit that did not complete: a result like any other."""
+
+    arm: str
+    kind: Literal["seed", "block"]
+    replicate: int
+    outcome: Found
+    message: str | None
+
+
+class Outcomes(Typed):
+    """How the runs of an arm and its visits in profile blocks ended."""
+
+    runs: dict[Found, int]
+    profiles: dict[Found, int]
+
+
+class Variable(Typed):
+    """One line of the contract: what must be equal, and whether it was."""
+
+    name: str
+    status: Literal["equal", "declared", "varies", "unknown", "violated"] = Field(
+        description="`declared`: differs as a factor says; `varies`: differs in a way that does not bias; "
+        "`unknown`: not recorded everywhere; `violated`: differs undeclared."
+    )
+    declared_by: str | None = Field(default=None, description="The factor that declares the difference.")
+    checked: int = Field(description="Records that carry it.")
+    evidence: dict[str, list[str]] = Field(description="Its values by arm, a few at most.")
+    message: str | None = None
+
+
+class Contract(Typed):
+    """`contract.json`."""
+
+    schema_version: Literal[1] = 1
+    valid: bool
+    factors: list[str]
+    variables: list[Variable]
+
+    @property
+    def violations(self) -> list[str]:
+        return [line.message or line.name for line in self.variables if line.status == "violated"]
+
+    @property
+    def notes(self) -> list[str]:
+        return [line.message for line in self.variables if line.message and line.status != "violated"]
+
+
+class Comparison(Typed):
+    """`comparison.json`."""
+
+    schema_version: Literal[1] = 1
+    experiment: str
+    question: str
+    baseline: str
+    arms: list[str]
+    confidence: float
+    alpha: float
+    resamples: int
+    multiplicity: str = Field(description="How the error rate is held over several hypotheses.")
+    valid: bool = Field(description="Whether the contract held: otherwise nothing is claimed.")
+    violations: list[str]
+    warnings: list[str]
+    headline: str
+    outcomes: dict[str, Outcomes]
+    failures: list[Failure]
+    metrics: list[MetricResult]
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Raises: RecordError naming the file and what is wrong with it."""
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            raise RecordError(f"{path}: no such comparison; run the stage compare") from None
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "the file"
+            raise RecordError(f"{path}: {where}: {first['msg']}; run the stage compare again") from None
+
+
+def write(model: Typed, path: Path) -> None:
+    write_atomically(path, model.model_dump_json(indent=1).encode() + b"\n")

@@ -1,0 +1,158 @@
+"""From an experiment's records to `comparison.json`, `metrics.csv` and `contract.json`."""
+
+import csv
+import io
+from collections import Counter
+from pathlib import Path
+
+from assay.comparison import contract as contract_check
+from assay.comparison.analysis import MULTIPLICITY
+from assay.comparison.collect import Collected, Kind, collect, measurements
+from assay.comparison.model import (
+    Comparison,
+    Contract,
+    Contrast,
+    Failure,
+    Found,
+    MetricResult,
+    Outcomes,
+    VerdictWord,
+    write,
+)
+from assay.comparison.verdict import Judge
+from assay.config.schema import Experiment
+from assay.records import RecordError, write_atomically
+
+COLUMNS = ("arm", "replicate_kind", "replicate", "metric", "value", "unit")
+_NAMED_ARMS = 3
+
+
+def compare(*, experiment_file: Path, results: Path, output: Path) -> Comparison:
+    """Compare the arms of a finished experiment.
+
+    `experiment_file` is the resolved experiment, `results` its folder. `comparison.json` is written last:
+    where it stands, the other files do too.
+
+    Raises: RecordError naming the file that is missing, damaged or of another experiment.
+    """
+    experiment = read_experiment(experiment_file)
+    collected = collect(experiment, results)
+    contract = contract_check.check(experiment, collected.evidence)
+    comparison = judge(experiment, collected, contract)
+    output.mkdir(parents=True, exist_ok=True)
+    write_atomically(output / "metrics.csv", metrics_csv(collected).encode())
+    write(contract, output / "contract.json")
+    write(comparison, output / "comparison.json")
+    return comparison
+
+
+def read_experiment(path: Path) -> Experiment:
+    """Read the resolved experiment. Raises: RecordError."""
+    import yaml
+    from pydantic import ValidationError
+
+    try:
+        return Experiment.model_validate(yaml.safe_load(path.read_bytes()))
+    except FileNotFoundError:
+        raise RecordError(f"{path}: no resolved experiment; run the experiment first") from None
+    except (yaml.YAMLError, ValidationError) as error:
+        raise RecordError(
+            f"{path}: is not a resolved experiment; run the experiment again: {error}"
+        ) from None
+
+
+def judge(experiment: Experiment, collected: Collected, contract: Contract) -> Comparison:
+    """The comparison of what was collected: a function of its arguments, without files."""
+    metrics = Judge(experiment, collected).results()
+    if not contract.valid:
+        metrics = [_withheld(metric, contract) for metric in metrics]
+    failures = _failures(collected)
+    return Comparison(
+        experiment=experiment.name,
+        question=experiment.question,
+        baseline=experiment.baseline,
+        arms=list(experiment.arms),
+        confidence=experiment.comparison.confidence,
+        alpha=round(1 - experiment.comparison.confidence, 12),
+        resamples=experiment.comparison.resamples,
+        multiplicity=MULTIPLICITY,
+        valid=contract.valid,
+        violations=contract.violations,
+        warnings=[*contract.notes, *collected.warnings],
+        headline=_headline(metrics[0], contract),
+        outcomes=_outcomes(experiment, collected),
+        failures=failures,
+        metrics=metrics,
+    )
+
+
+def metrics_csv(collected: Collected) -> str:
+    """All recorded numbers in long form; an empty value was not measured."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for arm, kind, number, metric, measurement in measurements(collected):
+        value = "" if measurement.value is None else repr(measurement.value)
+        writer.writerow((arm, kind, number, metric, value, measurement.unit))
+    return text.getvalue()
+
+
+def _withheld(metric: MetricResult, contract: Contract) -> MetricResult:
+    """The numbers stay for whoever looks into it, the claim goes."""
+
+    def withhold(contrast: Contrast) -> Contrast:
+        sentence = (
+            f"No verdict on {contrast.arm} against {contrast.baseline} in {metric.title}: "
+            "the arms differ in what the experiment does not declare."
+        )
+        update = {
+            "verdict": "inconclusive",
+            "sentence": sentence,
+            "reasons": contract.violations,
+            "significant": False,
+            "within_margin": None,
+            "needed": None,
+        }
+        return contrast.model_copy(update=update)
+
+    return metric.model_copy(update={"contrasts": [withhold(contrast) for contrast in metric.contrasts]})
+
+
+def _headline(metric: MetricResult, contract: Contract) -> str:
+    if not contract.valid:
+        first, count = contract.violations[0], len(contract.violations)
+        more = f" (and {count - 1} more)" if count > 1 else ""
+        return f"No verdict: the comparison is invalid, because {first}{more}."
+    if len(metric.contrasts) <= _NAMED_ARMS:
+        return " ".join(contrast.sentence for contrast in metric.contrasts)
+    counts = Counter(contrast.verdict for contrast in metric.contrasts)
+    words: tuple[VerdictWord, ...] = ("better", "worse", "equivalent", "inconclusive")
+    parts = ", ".join(f"{counts[word]} {word}" for word in words if counts[word])
+    baseline = metric.contrasts[0].baseline
+    return f"Of {len(metric.contrasts)} arms against {baseline} in {metric.title}: {parts}."
+
+
+def _failures(collected: Collected) -> list[Failure]:
+    return [
+        Failure(
+            arm=replicate.arm,
+            kind=replicate.kind,
+            replicate=replicate.number,
+            outcome=replicate.outcome,
+            message=replicate.message,
+        )
+        for replicate in (*collected.runs.values(), *collected.visits.values())
+        if replicate.outcome != "completed"
+    ]
+
+
+def _outcomes(experiment: Experiment, collected: Collected) -> dict[str, Outcomes]:
+    found: dict[str, dict[Kind, Counter[Found]]] = {
+        arm: {"seed": Counter(), "block": Counter()} for arm in experiment.arms
+    }
+    for replicate in (*collected.runs.values(), *collected.visits.values()):
+        found[replicate.arm][replicate.kind][replicate.outcome] += 1
+    return {
+        arm: Outcomes(runs=dict(counts["seed"]), profiles=dict(counts["block"]))
+        for arm, counts in found.items()
+    }

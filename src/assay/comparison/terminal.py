@@ -1,0 +1,133 @@
+"""The verdict in the terminal: plain text when piped, colours where a terminal reads it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from assay.comparison.model import ArmSummary, Comparison, Contrast, MetricResult
+from assay.comparison.wording import change_texts, decimals_for, p_text, unit_of_change, value_text
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+STYLES = {"better": "bold green", "worse": "bold red", "equivalent": "bold cyan", "inconclusive": "yellow"}
+_ROWS = 12
+_LINES = 6
+
+
+def show(folder: Path, *, width: int | None = None) -> None:
+    """Print the verdict of an experiment's folder. Raises: RecordError where there is none."""
+    from rich.console import Console
+
+    comparison = Comparison.read(folder / "comparison" / "comparison.json")
+    render(comparison, folder, Console(width=width, highlight=False, soft_wrap=False))
+
+
+def text(folder: Path, *, width: int = 100) -> str:
+    """The same as plain text."""
+    import io
+
+    from rich.console import Console
+
+    comparison = Comparison.read(folder / "comparison" / "comparison.json")
+    file = io.StringIO()
+    render(comparison, folder, Console(file=file, width=width, highlight=False, no_color=True))
+    return file.getvalue()
+
+
+def render(comparison: Comparison, folder: Path, console: "Console") -> None:
+    from rich.text import Text
+
+    console.print()
+    first = comparison.metrics[0].contrasts[0]
+    style = "bold red" if not comparison.valid else STYLES[first.verdict]
+    console.print(Text(comparison.headline, style=style))
+    console.print()
+    console.print(_table(comparison))
+    # A table of many arms is a report's; the terminal tells which were left out.
+    rows = len(comparison.metrics) * (len(comparison.arms) - 1)
+    if rows > _ROWS:
+        console.print(f"{rows - _ROWS} more rows are in the report.")
+    for title, lines in (
+        ("Undeclared differences", comparison.violations),
+        ("Runs that did not complete", _failures(comparison)),
+        ("Warnings", comparison.warnings),
+    ):
+        if lines:
+            console.print(Text(f"\n{title}", style="bold yellow"))
+            for line in lines[:_LINES]:
+                console.print(Text(f"  - {line}"))
+            if len(lines) > _LINES:
+                console.print(f"  - and {len(lines) - _LINES} more, in the report")
+    report = folder / "report" / "index.html"
+    place = str(report) if report.exists() else str(folder / "comparison" / "comparison.json")
+    console.print(Text(f"\n{'Report' if report.exists() else 'Details'}: {place}\n"), soft_wrap=True)
+
+
+def _table(comparison: Comparison) -> "Table":
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    one = len(comparison.arms) == 2
+    arm = comparison.metrics[0].contrasts[0].arm if one else "arm"
+    table.add_column("metric")
+    if not one:
+        table.add_column("arm")
+    table.add_column(comparison.baseline, justify="right")
+    table.add_column(arm if one else "value", justify="right")
+    for column in ("change", f"{100 * comparison.confidence:g}% interval", "p"):
+        table.add_column(column, justify="right")
+    table.add_column("verdict")
+    rows = [(metric, contrast) for metric in comparison.metrics for contrast in metric.contrasts]
+    for metric, contrast in rows[:_ROWS]:
+        cells = [metric.title] + ([] if one else [contrast.arm]) + _cells(metric, contrast)
+        word = contrast.verdict if comparison.valid else "invalid"
+        table.add_row(*cells, Text(word, style=STYLES.get(word, "bold red")))
+    return table
+
+
+def _cells(metric: MetricResult, contrast: Contrast) -> list[str]:
+    baseline, arm = metric.arms[contrast.baseline], metric.arms[contrast.arm]
+    if contrast.estimate is None:
+        return [_level(metric, baseline), _level(metric, arm), "", "", ""]
+    interval = contrast.interval
+    numbers = [contrast.estimate]
+    if interval and interval.low is not None and interval.high is not None:
+        numbers += [interval.low, interval.high]
+    decimals = decimals_for(metric, numbers) if metric.scale == "difference" else None
+    texts = change_texts(metric, numbers)
+    unit = unit_of_change(metric).replace("percentage points", "pp")
+    return [
+        _level(metric, baseline, decimals),
+        _level(metric, arm, decimals),
+        texts[0] + unit,
+        f"{texts[1]} to {texts[2]}" if len(texts) == 3 else "",
+        "exact" if metric.pairing == "exact" else _p(contrast),
+    ]
+
+
+def _p(contrast: Contrast) -> str:
+    if contrast.test is None:
+        return ""
+    return p_text(contrast.test.p_adjusted).removeprefix("p ").removeprefix("= ")
+
+
+def _level(metric: MetricResult, summary: ArmSummary, decimals: int | None = None) -> str:
+    if summary.centre is None:
+        return "not measured" if summary.n == 0 else "?"
+    return value_text(summary.centre, metric.unit, decimals)
+
+
+def _failures(comparison: Comparison) -> list[str]:
+    lines = []
+    for arm, outcomes in comparison.outcomes.items():
+        for counts, kind in ((outcomes.runs, "seeds"), (outcomes.profiles, "blocks")):
+            total = sum(counts.values())
+            lines += [
+                f"{arm}: {outcome.replace('_', ' ')} at {count} of {total} {kind}"
+                for outcome, count in counts.items()
+                if outcome != "completed"
+            ]
+    return lines

@@ -1,0 +1,323 @@
+"""Per metric and arm: better, worse, equivalent or inconclusive, by the rules of `docs/statistics.md`.
+
+- `better`, `worse`: the sign-flip test, adjusted over its family, has p <= alpha, and the BCa interval
+  excludes no difference.
+- `equivalent`: a margin is declared, and two one-sided tests show that the difference is smaller. This
+  outranks `better` and `worse`: the margin says what does not matter. The sentence tells both.
+- `inconclusive`: everything else, with the reason and what it would take.
+
+Every pair counts: where one is missing, the rest is not compared, since what failed was not chosen by chance.
+"""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from assay.comparison import statistics
+from assay.comparison.analysis import Analyser, Analysis, Values, transformed
+from assay.comparison.collect import Collected
+from assay.comparison.model import (
+    ArmSummary,
+    Contrast,
+    EffectSize,
+    Equivalence,
+    Interval,
+    MetricResult,
+    Needed,
+    Probability,
+    Test,
+    VerdictWord,
+)
+from assay.comparison.statistics import Floats
+from assay.comparison.wording import sentence
+from assay.config.metrics import METRICS, Direction, Metric
+from assay.config.schema import Experiment, MetricChoice
+
+BCA = "BCa bootstrap over pairs"
+
+
+class Judge:
+    """All metrics of one experiment."""
+
+    def __init__(self, experiment: Experiment, collected: Collected) -> None:
+        self._experiment = experiment
+        self._collected = collected
+        self._analyser = Analyser(experiment, collected)
+        self._confidence = experiment.comparison.confidence
+        self._resamples = experiment.comparison.resamples
+        self._alpha = self._analyser.alpha
+
+    def results(self) -> list[MetricResult]:
+        """Every metric of the experiment, in its order."""
+        self._analyser.run()
+        return [
+            self._exact(position, choice)
+            if METRICS[choice.name].pairing == "exact"
+            else self._tested(position, choice)
+            for position, choice in enumerate(self._experiment.metrics)
+        ]
+
+    def _tested(self, position: int, choice: MetricChoice) -> MetricResult:
+        metric = METRICS[choice.name]
+        values = self._analyser.values[choice.name]
+        result = _result(position, choice, self._summaries(metric, values))
+        for analysis in self._analyser.analyses[choice.name].values():
+            contrast = self._contrast(analysis, result.direction)
+            result.contrasts.append(_worded(result, contrast, self._level(analysis, contrast)))
+        return result
+
+    def _level(self, analysis: Analysis, contrast: Contrast) -> float:
+        towards_equivalence = contrast.needed is not None and contrast.needed.towards == "equivalence"
+        return analysis.equivalence_level if towards_equivalence else analysis.level
+
+    def _contrast(self, analysis: Analysis, direction: Direction) -> Contrast:
+        arm, baseline = analysis.arm, self._experiment.baseline
+        if analysis.problem is not None:
+            return Contrast(
+                arm=arm,
+                baseline=baseline,
+                verdict="inconclusive",
+                sentence="",
+                pairs=0,
+                reasons=[analysis.problem],
+            )
+        differences = analysis.differences
+        mean = float(differences.mean())
+        constant = bool(statistics.mean_is_constant(differences))
+        excludes = (constant and mean != 0) or analysis.low > 0 or analysis.high < 0
+        significant = analysis.p_adjusted <= self._alpha and excludes
+        shown = analysis.margin is not None and analysis.equivalence_adjusted <= self._alpha
+        verdict = _word(mean, direction, significant=significant, equivalent=shown)
+        needed = self._needed(analysis) if verdict == "inconclusive" else None
+        better = differences if direction == "higher" else -differences
+        probability = statistics.probability_above(better, confidence=self._confidence)
+        return Contrast(
+            arm=arm,
+            baseline=baseline,
+            verdict=verdict,
+            sentence="",
+            reasons=self._reasons(analysis, excludes=excludes) if verdict == "inconclusive" else [],
+            pairs=len(differences),
+            differences={str(n): float(d) for n, d in zip(analysis.replicates, differences, strict=True)},
+            estimate=_readable(analysis.metric, mean),
+            interval=self._interval(analysis.metric, analysis.low, analysis.high, len(differences)),
+            significant=significant,
+            within_margin=None if analysis.margin is None else shown,
+            test=_test(analysis),
+            equivalence=_equivalence(analysis, shown=shown),
+            effect_size=_effect_size(analysis),
+            probability_better=Probability(value=probability[0], low=probability[1], high=probability[2]),
+            needed=needed,
+        )
+
+    def _reasons(self, analysis: Analysis, *, excludes: bool) -> list[str]:
+        n, unit = len(analysis.differences), "seeds" if analysis.metric.pairing == "seed" else "blocks"
+        fewest = statistics.pairs_for_any_verdict(analysis.level)
+        if n < fewest:
+            return [
+                f"an exact test needs at least {fewest} {unit} to reach p \N{LESS-THAN OR EQUAL TO} "
+                f"{analysis.level:.3g}, and there {'is' if n == 1 else 'are'} {n}"
+            ]
+        if analysis.p <= analysis.level and analysis.blocked_by is not None:
+            return [
+                f"no difference is claimed, because {analysis.blocked_by} stands before it in the "
+                "experiment's list and is not significant"
+            ]
+        if analysis.p_adjusted <= self._alpha and not excludes:
+            return ["the test finds a difference, and the interval does not exclude that there is none"]
+        return []
+
+    def _needed(self, analysis: Analysis) -> Needed | None:
+        """The cheaper of the two ways to a conclusion."""
+        differences, n = analysis.differences, len(analysis.differences)
+        already = analysis.p <= analysis.level and analysis.blocked_by is not None
+        if n < 3 or already:
+            return None
+        mean, deviation = float(differences.mean()), float(differences.std(ddof=1))
+        ways = []
+        pairs = statistics.pairs_for_difference(mean, deviation, alpha=analysis.level)
+        if pairs is not None and analysis.blocked_by is None:
+            ways.append(("difference", max(pairs, n + 1)))
+        if analysis.margin is not None:
+            level = analysis.equivalence_level
+            pairs = statistics.pairs_for_equivalence(mean, deviation, analysis.margin, alpha=level)
+            if pairs is not None:
+                ways.append(("equivalence", max(pairs, n + 1)))
+        if not ways:
+            return None
+        towards, total = min(ways, key=lambda way: way[1])
+        return Needed(
+            towards="difference" if towards == "difference" else "equivalence",
+            pairs=total,
+            further=total - n,
+            power=statistics.POWER,
+        )
+
+    def _interval(self, metric: Metric, low: float, high: float, n: int) -> Interval:
+        if math.isfinite(low) and math.isfinite(high):
+            low, high = _readable(metric, low), _readable(metric, high)
+            return Interval(method=BCA, confidence=self._confidence, low=low, high=high)
+        reason = f"fewer than three replicates ({n})" if n < 3 else "all are the same: nothing varies"
+        return Interval(method=BCA, confidence=self._confidence, reason=reason)
+
+    # --- arms -------------------------------------------------------------------------------------------
+
+    def _summaries(self, metric: Metric, values: Values) -> dict[str, ArmSummary]:
+        """Centre and interval of each arm, arms of equal replicate count at once."""
+        present = {arm: {k: v for k, v in found.items() if v is not None} for arm, found in values.items()}
+        usable = {
+            arm: transformed(metric, found)
+            for arm, found in present.items()
+            if found and (metric.scale == "difference" or min(found.values()) > 0)
+        }
+        ends: dict[str, tuple[float, float]] = {}
+        for n in {len(numbers) for numbers in usable.values()}:
+            arms = [arm for arm, numbers in usable.items() if len(numbers) == n]
+            stacked = np.stack([usable[arm] for arm in arms])
+            low, high = statistics.bca_interval(
+                stacked, confidence=self._confidence, resamples=self._resamples
+            )
+            ends |= {arm: (float(low[i]), float(high[i])) for i, arm in enumerate(arms)}
+        return {arm: self._summary(metric, values[arm], usable.get(arm), ends.get(arm)) for arm in values}
+
+    def _summary(
+        self,
+        metric: Metric,
+        values: Mapping[int, float | None],
+        numbers: Floats | None,
+        ends: tuple[float, float] | None,
+    ) -> ArmSummary:
+        present = [value for value in values.values() if value is not None]
+        return ArmSummary(
+            values={str(number): value for number, value in values.items()},
+            n=len(present),
+            centre=None if numbers is None else _readable(metric, float(numbers.mean())),
+            deviation=float(np.std(present, ddof=1)) if len(present) > 1 else None,
+            interval=None if ends is None else self._interval(metric, *ends, len(present)),
+        )
+
+    # --- exact metrics ----------------------------------------------------------------------------------
+
+    def _exact(self, position: int, choice: MetricChoice) -> MetricResult:
+        """Counts have no random error: one look decides, and every record must say the same."""
+        metric = METRICS[choice.name]
+        counts = self._counts(choice.name)
+        summaries = {
+            arm: ArmSummary(
+                values={str(i): value for i, value in enumerate(found)},
+                n=len(found),
+                centre=found[0] if len(found) == 1 else None,
+                deviation=None,
+            )
+            for arm, found in counts.items()
+        }
+        result = _result(position, choice, summaries)
+        for arm in self._analyser.others:
+            contrast = self._exact_contrast(metric, choice, arm, counts, result.direction)
+            result.contrasts.append(_worded(result, contrast, self._alpha))
+        return result
+
+    def _counts(self, metric: str) -> dict[str, list[float]]:
+        """The distinct values in each arm's records: one, if all is well."""
+        found: dict[str, set[float]] = {arm: set() for arm in self._experiment.arms}
+        for replicate in (*self._collected.runs.values(), *self._collected.visits.values()):
+            measurement = replicate.metrics.get(metric) or replicate.other_metrics.get(metric)
+            if measurement is not None and measurement.value is not None:
+                found[replicate.arm].add(measurement.value)
+        return {arm: sorted(values) for arm, values in found.items()}
+
+    def _exact_contrast(
+        self,
+        metric: Metric,
+        choice: MetricChoice,
+        arm: str,
+        counts: Mapping[str, list[float]],
+        direction: Direction,
+    ) -> Contrast:
+        baseline = self._experiment.baseline
+        contrast = Contrast(arm=arm, baseline=baseline, verdict="inconclusive", sentence="", pairs=0)
+        for name in (arm, baseline):
+            if len(counts[name]) > 1:
+                contrast.reasons.append(
+                    f"the records of {name} disagree: {', '.join(map(str, counts[name]))}"
+                )
+            elif not counts[name]:
+                contrast.reasons.append(f"it was not measured for {name}")
+            elif counts[name][0] <= 0:
+                contrast.reasons.append(f"a ratio needs positive counts, and {name} has {counts[name][0]:g}")
+        if contrast.reasons:
+            return contrast
+        ratio = counts[arm][0] / counts[baseline][0]
+        small = ratio == 1 or (choice.margin is not None and abs(math.log(ratio)) < math.log1p(choice.margin))
+        contrast.estimate, contrast.pairs, contrast.significant = ratio, 1, ratio != 1
+        contrast.within_margin = small if choice.margin is not None else None
+        contrast.verdict = _word(math.log(ratio), direction, significant=ratio != 1, equivalent=small)
+        return contrast
+
+
+# --- parts of a contrast --------------------------------------------------------------------------------
+
+
+def _word(mean: float, direction: Direction, *, significant: bool, equivalent: bool) -> VerdictWord:
+    if equivalent:
+        return "equivalent"
+    if not significant:
+        return "inconclusive"
+    return "better" if (mean > 0) == (direction == "higher") else "worse"
+
+
+def _result(position: int, choice: MetricChoice, arms: dict[str, ArmSummary]) -> MetricResult:
+    metric = METRICS[choice.name]
+    return MetricResult(
+        name=metric.name,
+        title=metric.title,
+        unit=metric.unit,
+        direction=choice.direction or metric.direction,
+        pairing=metric.pairing,
+        scale=metric.scale,
+        margin=choice.margin,
+        position=position,
+        arms=arms,
+        contrasts=[],
+    )
+
+
+def _worded(result: MetricResult, contrast: Contrast, level: float) -> Contrast:
+    own = result.direction == METRICS[result.name].direction
+    text = sentence(result, contrast, own_direction=own, alpha=level)
+    return contrast.model_copy(update={"sentence": text})
+
+
+def _readable(metric: Metric, number: float) -> float:
+    return math.exp(number) if metric.scale == "ratio" else number
+
+
+def _test(analysis: Analysis) -> Test:
+    n = len(analysis.differences)
+    way = "exact" if n <= statistics.ENUMERATED_PAIRS else f"{statistics.MONTE_CARLO_FLIPS} random patterns"
+    return Test(
+        method=f"sign-flip, two-sided, {way}",
+        p=analysis.p,
+        p_adjusted=analysis.p_adjusted,
+        minimum_p=statistics.minimum_p(analysis.differences),
+    )
+
+
+def _equivalence(analysis: Analysis, *, shown: bool) -> Equivalence | None:
+    if analysis.choice.margin is None:
+        return None
+    return Equivalence(
+        method="two one-sided sign-flip tests",
+        margin=analysis.choice.margin,
+        p=analysis.equivalence_p,
+        p_adjusted=analysis.equivalence_adjusted,
+        shown=shown,
+    )
+
+
+def _effect_size(analysis: Analysis) -> EffectSize:
+    if math.isfinite(analysis.effect):
+        return EffectSize(value=analysis.effect)
+    few = len(analysis.differences) < 3
+    return EffectSize(value=None, reason="fewer than three pairs" if few else "all differences are the same")

@@ -1,0 +1,118 @@
+"""Experiments on disk, as the stages leave them: real records, with numbers that a test chooses."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from assay.comparison.model import Comparison
+from assay.comparison.run import compare
+from assay.config.schema import Experiment, spec_of
+from assay.records import Code, Device, Environment, Measurement, Record
+
+HASH = "0" * 64
+
+
+@dataclass
+class Made:
+    """An experiment's folder; tests change a record and compare again."""
+
+    folder: Path
+    experiment: Experiment
+
+    def path(self, arm: str, seed: int, stage: str = "evaluate") -> Path:
+        if stage == "profile":
+            return self.folder / "profile" / f"block-{seed}" / arm / "record.json"
+        return self.folder / "runs" / arm / f"seed-{seed}" / stage / "record.json"
+
+    def edit(self, arm: str, seed: int, stage: str, change: Callable[[dict[str, Any]], object]) -> None:
+        path = self.path(arm, seed, stage)
+        record = json.loads(path.read_text())
+        change(record)
+        path.write_text(json.dumps(record))
+
+    def edit_all(self, arm: str, change: Callable[[dict[str, Any]], object]) -> None:
+        for path in sorted(self.folder.rglob("record.json")):
+            record = json.loads(path.read_text())
+            if record["arm"] == arm:
+                change(record)
+                path.write_text(json.dumps(record))
+
+    def compare(self) -> Comparison:
+        return compare(
+            experiment_file=self.folder / "experiment.yaml",
+            results=self.folder,
+            output=self.folder / "comparison",
+        )
+
+
+def record(experiment: Experiment, stage: str, arm: str, number: int, metrics: dict[str, float | None]) -> Record:
+    units = {"latency_ms": "ms", "peak_memory_mb": "MiB", "parameters": "count", "loss": "nats"}
+    return Record(
+        stage=stage,
+        experiment=experiment.name,
+        arm=arm,
+        seed=None if stage == "profile" else number,
+        block=number if stage == "profile" else None,
+        outcome="completed",
+        started="2026-01-01T00:00:00Z",
+        finished="2026-01-01T00:00:01Z",
+        spec=spec_of(experiment.arms[arm]),
+        data_sha256=HASH,
+        batches_sha256=f"{number:064d}" if stage == "train" else None,
+        code=Code(version="1", sources_sha256=HASH),
+        environment=Environment(
+            host="node1",
+            platform="Linux",
+            python="3.12",
+            packages={"torch": "2.9.1", "numpy": "2.4"},
+            cpu="a CPU",
+            cpu_count=4,
+            threads=1,
+            device=Device(type="cuda", name="H100", uuid="GPU-1", driver="570", cuda="12.8"),
+        ),
+        metrics={k: Measurement(unit=units.get(k, "fraction"), value=v) for k, v in metrics.items()},
+    )
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Callable[..., Made]:
+    """make({"accuracy": {"mlp": [...], "cnn": [...]}}, **settings of the experiment)."""
+
+    def build(values: dict[str, dict[str, list[float | None]]], **settings: Any) -> Made:
+        arms = list(next(iter(values.values())))
+        costs = {"latency_ms", "peak_memory_mb", "parameters", "throughput"}
+        by_seed = [metric for metric in values if metric not in costs]
+        by_block = [metric for metric in values if metric in costs]
+        seeds = len(values[by_seed[0]][arms[0]]) if by_seed else 1
+        blocks = len(values[by_block[0]][arms[0]]) if by_block else 1
+        experiment = Experiment.model_validate(
+            {
+                "name": "test",
+                "baseline": arms[0],
+                "factors": ["model"],
+                "arms": {arm: {"model": {"source": f"builtin:{arm}"}} for arm in arms},
+                "data": {"source": "digits"},
+                "seeds": list(range(seeds)),
+                "metrics": [{"name": metric} for metric in values],
+                "profile": {"enabled": bool(by_block), "blocks": blocks},
+                **settings,
+            }
+        )
+        made = Made(tmp_path, experiment)
+        (tmp_path / "experiment.yaml").write_text(yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False))
+        for arm in arms:
+            for seed in range(seeds):
+                metrics = {metric: values[metric][arm][seed] for metric in by_seed}
+                record(experiment, "train", arm, seed, {}).write(made.path(arm, seed, "train"))
+                record(experiment, "evaluate", arm, seed, metrics).write(made.path(arm, seed))
+            for block in range(blocks if by_block else 0):
+                metrics = {metric: values[metric][arm][block] for metric in by_block}
+                record(experiment, "profile", arm, block, metrics).write(made.path(arm, block, "profile"))
+        return made
+
+    return build
