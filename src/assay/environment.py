@@ -34,7 +34,7 @@ CODE_PATHS = ("src", "workflow", "Snakefile", "containers")
 """What of the checkout is code: results and the user's own files beside it do not make it modified."""
 
 _SOURCE_SUFFIXES = frozenset((".py", ".j2", ".css", ".js"))
-_GIT_SECONDS = 2.0
+_GIT_SECONDS = 5.0
 
 
 def capture(*, threads: int | None, device: "torch.device | str | None") -> Environment:
@@ -50,7 +50,7 @@ def capture(*, threads: int | None, device: "torch.device | str | None") -> Envi
         python=platform.python_version(),
         packages=_packages(),
         cpu=_cpu_name(),
-        cpu_count=len(os.sched_getaffinity(0)),
+        cpu_count=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         threads=threads,
         image=_image(),
         device=None if device is None else _device(str(device)),
@@ -204,7 +204,7 @@ def _checkout() -> tuple[str | None, bool | None]:
             text=True,
             timeout=_GIT_SECONDS,
             check=True,
-            env=os.environ | {"GIT_OPTIONAL_LOCKS": "0"},
+            env=_git_environment(),
         ).stdout
     except (OSError, subprocess.SubprocessError):
         return None, None
@@ -213,3 +213,10 @@ def _checkout() -> tuple[str | None, bool | None]:
     if not commits or commits[0] == "(initial)":
         return None, None
     return commits[0], any(not line.startswith("#") for line in lines)
+
+
+def _git_environment() -> dict[str, str]:
+    """Without what a surrounding git command (a hook) points elsewhere; the index is not locked."""
+    foreign = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE")
+    kept = {key: value for key, value in os.environ.items() if key not in foreign}
+    return kept | {"GIT_OPTIONAL_LOCKS": "0"}
