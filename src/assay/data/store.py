@@ -95,8 +95,8 @@ class Store:
             found = split_sha256(self.folder, name)
             if found != summary.sha256:
                 raise StoreError(
-                    f"{images_path(self.folder, name)} and {labels_path(self.folder, name).name}: changed since "
-                    f"they were prepared: SHA-256 is {found}, the manifest says {summary.sha256}; "
+                    f"{images_path(self.folder, name)} or {labels_path(self.folder, name).name}: changed "
+                    f"since it was prepared: SHA-256 is {found}, the manifest says {summary.sha256}; "
                     f"prepare the data again"
                 )
 
