@@ -108,7 +108,7 @@ def test_the_hash_follows_names_and_contents(tmp_path: Path, monkeypatch: pytest
     changed = hashes()
     assert [a == b for a, b in zip(first, changed, strict=True)] == [False, False, True, False, False]
     (folder / "data" / "store.py").rename(folder / "data" / "shop.py")
-    assert environment.sources_sha256.cache_clear() is None
+    environment.sources_sha256.cache_clear()
     assert environment.sources_sha256(("data",)) != changed[1]
     with pytest.raises(ValueError, match="no 'dta'"):
         environment.sources_sha256(("dta",))

@@ -31,14 +31,24 @@ def test_a_multiply_add_is_two_operations() -> None:
     assert count_flops(model, (16, 3, 6, 6)) == count_flops(model, (3, 6, 6))
 
 
-def test_resnet50_has_the_published_count() -> None:
-    import torchvision.models
+@pytest.mark.parametrize(
+    ("name", "parameters", "multiply_adds"),
+    [
+        ("resnet50", 25_557_032, 4.09e9),
+        ("densenet121", 7_978_856, 2.83e9),
+        ("swin_t", 28_288_354, 4.49e9),
+        ("vit_b_16", 86_567_656, 17.56e9),
+    ],
+)
+def test_known_models_have_the_published_counts(name: str, parameters: int, multiply_adds: float) -> None:
+    """Against torchvision's tables of its weights (parameters and GFLOPS, there one per multiply-add)."""
+    import torchvision.models  # type: ignore[import-untyped]
 
     with isolation.shapes_only():
-        model = torchvision.models.resnet50()
-    assert count_parameters(model) == 25_557_032
+        model = torchvision.models.get_model(name)
+    assert count_parameters(model) == parameters
     flops = count_flops(model, (3, 224, 224))
-    assert flops is not None and flops / 2e9 == pytest.approx(4.09, abs=0.01)
+    assert flops is not None and flops / 2 == pytest.approx(multiply_adds, abs=0.006e9)
 
 
 def attention_flops(tokens: int, width: int) -> int:
@@ -54,7 +64,8 @@ class Tokens(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         output = self.layer(images.flatten(2).transpose(1, 2))
-        return output[0] if isinstance(output, tuple) else output  # type: ignore[no-any-return]
+        tokens: torch.Tensor = output[0] if isinstance(output, tuple) else output
+        return tokens
 
 
 def test_attention_is_counted_although_its_kernels_are_fused() -> None:
@@ -70,7 +81,8 @@ def test_recurrence_is_counted() -> None:
 
 class Fourier(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return torch.fft.fft2(images).abs()
+        spectrum: torch.Tensor = torch.fft.fft2(images)
+        return spectrum.abs()
 
 
 def test_none_where_it_cannot_be_known() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-import torchvision.models
+import torchvision.models  # type: ignore[import-untyped]
 
 from assay.config.schema import Model
 from assay.models.build import build
