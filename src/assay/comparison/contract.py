@@ -114,7 +114,7 @@ def _circumstances(evidence: list[Evidence], declared: Mapping[str, str]) -> lis
     visits = [record for record in evidence if record.stage == "profile"]
     on_cpu = [record for record in evidence if record.device is None or record.device.type == "cpu"]
     lines: list[Variable] = [
-        _within_pairs("packages", "the set of packages", evidence, lambda record: record.packages, show=_packages),
+        _within_pairs("packages", "the set of packages", evidence, lambda r: r.packages, show=_packages),
         _within_pairs("python", "Python", evidence, lambda record: record.environment.python),
         _within_pairs("image", "the container image", evidence, _image),
         _within_pairs("code", "Assay's code", evidence, lambda record: record.code.sources_sha256),

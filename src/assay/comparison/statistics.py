@@ -123,7 +123,8 @@ def _share_of_flips(differences: Floats, extreme: _Extreme, observed: Floats) ->
     if n > ENUMERATED_PAIRS:
         counts = np.zeros(len(flat))
         for signs in _random_signs(n):
-            counts += extreme(flat @ signs, least).sum(axis=-1)
+            for part in _parts(np.arange(len(flat)), signs.shape[1]):
+                counts[part] += extreme(flat[part] @ signs, least[part]).sum(axis=-1)
         return ((counts + 1) / (MONTE_CARLO_FLIPS + 1)).reshape(shape)
     result = np.empty(len(flat))
     for part in _parts(np.arange(len(flat)), 2**n):
@@ -144,7 +145,7 @@ def _all_flipped_sums(differences: Floats) -> Floats:
 def _random_signs(n: int) -> Iterator[Floats]:
     """Random patterns `[n, m]` in pieces, `MONTE_CARLO_FLIPS` in all, the same at every call."""
     generator = np.random.default_rng(_SEED)
-    step = max(1, _CHUNK // n)
+    step = max(1, _CHUNK // (8 * n))
     for start in range(0, MONTE_CARLO_FLIPS, step):
         m = min(step, MONTE_CARLO_FLIPS - start)
         yield generator.integers(0, 2, (n, m), dtype=np.int8).astype(np.float64) * 2 - 1

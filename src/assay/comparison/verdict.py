@@ -240,7 +240,7 @@ class Judge:
         for name in (arm, baseline):
             if len(counts[name]) > 1:
                 contrast.reasons.append(
-                    f"the records of {name} disagree: {', '.join(map(str, counts[name]))}"
+                    f"the records of {name} disagree: {', '.join(f'{count:,.15g}' for count in counts[name])}"
                 )
             elif not counts[name]:
                 contrast.reasons.append(f"it was not measured for {name}")

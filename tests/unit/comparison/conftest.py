@@ -50,7 +50,9 @@ class Made:
         )
 
 
-def record(experiment: Experiment, stage: str, arm: str, number: int, metrics: dict[str, float | None]) -> Record:
+def record(
+    experiment: Experiment, stage: str, arm: str, number: int, metrics: dict[str, float | None]
+) -> Record:
     units = {"latency_ms": "ms", "peak_memory_mb": "MiB", "parameters": "count", "loss": "nats"}
     return Record(
         stage=stage,
@@ -104,7 +106,9 @@ def make(tmp_path: Path) -> Callable[..., Made]:
             }
         )
         made = Made(tmp_path, experiment)
-        (tmp_path / "experiment.yaml").write_text(yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False))
+        (tmp_path / "experiment.yaml").write_text(
+            yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False)
+        )
         for arm in arms:
             for seed in range(seeds):
                 metrics = {metric: values[metric][arm][seed] for metric in by_seed}

@@ -110,7 +110,9 @@ def test_standardised_mean_by_hand() -> None:
     assert s.standardised_mean(np.array([1.0, 2.0, 3.0])) == pytest.approx(2 / math.sqrt(math.pi))
     # The usual approximation J = 1 - 3 / (4 f - 1).
     many = np.random.default_rng(0).normal(1, 2, 40)
-    assert s.standardised_mean(many) == pytest.approx(many.mean() / many.std(ddof=1) * (1 - 3 / 155), rel=1e-4)
+    assert s.standardised_mean(many) == pytest.approx(
+        many.mean() / many.std(ddof=1) * (1 - 3 / 155), rel=1e-4
+    )
 
 
 def test_probability_above() -> None:
@@ -146,7 +148,9 @@ def test_equivalence_is_near_the_t_tests() -> None:
     assert s.equivalence_p(differences, 0.8) == pytest.approx(theirs, rel=0.3)
 
 
-@pytest.mark.parametrize(("alpha", "sides", "pairs"), [(0.05, 2, 6), (0.05, 1, 5), (0.025, 2, 7), (0.25, 2, 3)])
+@pytest.mark.parametrize(
+    ("alpha", "sides", "pairs"), [(0.05, 2, 6), (0.05, 1, 5), (0.025, 2, 7), (0.25, 2, 3)]
+)
 def test_fewest_pairs(alpha: float, sides: int, pairs: int) -> None:
     assert s.pairs_for_any_verdict(alpha, sides=sides) == pairs
     assert sides * 2.0**-pairs <= alpha < sides * 2.0 ** -(pairs - 1)

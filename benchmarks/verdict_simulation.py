@@ -1,0 +1,124 @@
+"""Prove the verdict by simulation: coverage, false verdicts and power, by distribution and number of seeds.
+
+Prints the tables of docs/statistics.md. The functions simulated are the ones that comparisons use.
+
+    PYTHONPATH=src python benchmarks/verdict_simulation.py [--repetitions 4000] [--seed 1]
+"""
+
+import argparse
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from assay.comparison import statistics
+from assay.comparison.multiplicity import adjusted_chains, holm
+
+Floats = NDArray[np.float64]
+ALPHA = 0.05
+RESAMPLES = 2000
+SEEDS = (3, 6, 10, 30)
+
+DISTRIBUTIONS: dict[str, Callable[[np.random.Generator, tuple[int, ...]], Floats]] = {
+    # All have mean 0 and standard deviation 1.
+    "normal": lambda rng, shape: rng.normal(size=shape),
+    "skewed (exponential)": lambda rng, shape: rng.exponential(size=shape) - 1,
+    "heavy tails (Student t, 3)": lambda rng, shape: rng.standard_t(3, size=shape) / np.sqrt(3),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """Shares of repetitions."""
+
+    coverage: float
+    """BCa interval holds the true mean."""
+    test: float
+    """Sign-flip p <= alpha though the mean is zero."""
+    verdict: float
+    """`better` or `worse` though the mean is zero."""
+    equivalence: float
+    """`equivalent` though the difference is exactly the margin (one standard deviation)."""
+    power: float
+    """`better` where the mean is one standard deviation."""
+
+
+def simulate(distribution: str, n: int, *, repetitions: int, seed: int) -> Row:
+    differences = DISTRIBUTIONS[distribution](np.random.default_rng([seed, n]), (repetitions, n))
+    low, high = statistics.bca_interval(differences, confidence=1 - ALPHA, resamples=RESAMPLES)
+    rejected = statistics.sign_flip_p(differences) <= ALPHA
+    # The interval moves with the data, and so the interval of data moved by one is [low + 1, high + 1].
+    found = (statistics.sign_flip_p(differences + 1) <= ALPHA) & (low + 1 > 0)
+    return Row(
+        coverage=float(((low <= 0) & (high >= 0)).mean()),
+        test=float(rejected.mean()),
+        verdict=float((rejected & ((low > 0) | (high < 0))).mean()),
+        equivalence=float((statistics.equivalence_p(differences + 1, 1.0) <= ALPHA).mean()),
+        power=float(found.mean()),
+    )
+
+
+FAMILIES = ("chains", "holm over all", "unadjusted")
+
+
+def families(n: int, arms: int, metrics: int, *, repetitions: int, seed: int) -> dict[str, dict[str, float]]:
+    """Family-wise error, and shares of claims, of a family with `arms` x `metrics` hypotheses.
+
+    Error: the last metric is null for all arms, the others differ by two standard deviations, so that
+    the chains get there. Claims: the share of all hypotheses claimed where all differ by two.
+    Arms share the baseline's noise; metrics of a run are correlated by one half.
+    """
+    rng = np.random.default_rng([seed, n, arms, metrics])
+    shape = (repetitions, arms, metrics, n)
+    common = rng.normal(size=(repetitions, 1, 1, n)) + rng.normal(size=(repetitions, 1, metrics, n))
+    noise = (common + rng.normal(size=(repetitions, arms, 1, n)) + rng.normal(size=shape)) / 2
+    null = np.zeros((arms, metrics), dtype=bool)
+    null[:, -1] = True
+    result: dict[str, dict[str, float]] = {name: {} for name in FAMILIES}
+    for case, mean in (("error", np.where(null, 0.0, 2.0)), ("claims", np.full(null.shape, 2.0))):
+        p = statistics.sign_flip_p(noise + mean[..., None])
+        adjusted = {
+            "chains": np.array([adjusted_chains(one.tolist()) for one in p]),
+            "holm over all": np.array([holm(one.ravel().tolist()) for one in p]).reshape(p.shape),
+            "unadjusted": p,
+        }
+        for name, values in adjusted.items():
+            claimed = values <= ALPHA
+            share = claimed[:, null].any(axis=-1).mean() if case == "error" else claimed.mean()
+            result[name][case] = float(share)
+    return result
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repetitions", type=int, default=4000, help="data sets per line")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the simulation")
+    arguments = parser.parse_args(argv)
+    print("| differences | seeds | BCa coverage | test, no difference | verdict, no difference "
+          "| equivalent at the margin | power at 1 sd |")  # fmt: skip
+    print("|---|--:|--:|--:|--:|--:|--:|")
+    for distribution in DISTRIBUTIONS:
+        for n in SEEDS:
+            row = simulate(distribution, n, repetitions=arguments.repetitions, seed=arguments.seed)
+            numbers = (row.coverage, row.test, row.verdict, row.equivalence, row.power)
+            print(
+                f"| {distribution} | {n} | " + " | ".join(f"{100 * x:.1f}%" for x in numbers) + " |",
+                flush=True,
+            )
+    print("\n| seeds | arms | metrics | procedure | family-wise error | claims of true differences |")
+    print("|--:|--:|--:|---|--:|--:|")
+    for n, arms, metrics in ((6, 1, 3), (10, 1, 3), (10, 3, 3)):
+        outcome = families(n, arms, metrics, repetitions=arguments.repetitions, seed=arguments.seed)
+        for name in FAMILIES:
+            error, claims = outcome[name]["error"], outcome[name]["claims"]
+            print(
+                f"| {n} | {arms} | {metrics} | {name} | {100 * error:.1f}% | {100 * claims:.1f}% |",
+                flush=True,
+            )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

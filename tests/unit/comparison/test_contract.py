@@ -1,0 +1,197 @@
+"""Every undeclared difference in the records makes the comparison invalid; what pairing removes does not."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from assay.comparison.model import Contract, Variable
+
+Make = Callable[..., Any]
+ACCURACY = {"mlp": [0.9] * 6, "cnn": [0.95] * 6}
+COSTS = {"mlp": [1.0] * 6, "cnn": [2.0] * 6}
+
+
+def contract_of(made: Any) -> dict[str, Variable]:
+    made.compare()
+    contract = Contract.model_validate_json((made.folder / "comparison" / "contract.json").read_bytes())
+    return {variable.name: variable for variable in contract.variables}
+
+
+def change(*keys: str, to: Any) -> Callable[[dict[str, Any]], None]:
+    def apply(record: dict[str, Any]) -> None:
+        for key in keys[:-1]:
+            record = record[key]
+        record[keys[-1]] = to
+
+    return apply
+
+
+VIOLATIONS = {
+    "spec.training.epochs": change("spec", "training", "epochs", to=7),
+    "spec.execution.precision": change("spec", "execution", "precision", to="bf16"),
+    "spec.model.source": change("spec", "model", "source", to="builtin:other"),
+    "data.manifest": change("data_sha256", to="1" * 64),
+    "packages": change("environment", "packages", "torch", to="2.6.0"),
+    "python": change("environment", "python", to="3.13"),
+    "image": change("environment", "image", to={"base": "sha256:1"}),
+    "code": change("code", "sources_sha256", to="1" * 64),
+    "code.version": change("code", "version", to="2"),
+    "device.name": change("environment", "device", "name", to="A100"),
+    "device.type": change("environment", "device", "type", to="cpu"),
+    "device.driver": change("environment", "device", "driver", to="560"),
+    "device.cuda": change("environment", "device", "cuda", to="12.4"),
+    "device.uuid": change("environment", "device", "uuid", to="GPU-2"),
+    "threads": change("environment", "threads", to=4),
+}
+
+
+def test_all_equal_is_valid(make: Make) -> None:
+    made = make({"accuracy": ACCURACY, "latency_ms": COSTS})
+    lines = contract_of(made)
+    assert made.compare().valid
+    assert made.compare().warnings == []
+    assert lines["spec.model.source"].status == "declared"
+    assert lines["spec.model.source"].declared_by == "model"
+    assert set(VIOLATIONS) <= set(lines)
+    others = {name: line.status for name, line in lines.items() if name != "spec.model.source"}
+    del others["cpu"], others["code.commit"]  # not where a GPU computes, and not outside a checkout
+    assert set(others.values()) == {"equal"}, others
+
+
+@pytest.mark.parametrize("name", VIOLATIONS)
+def test_an_undeclared_difference_invalidates(make: Make, name: str) -> None:
+    made = make({"accuracy": ACCURACY, "latency_ms": COSTS})
+    made.edit_all("cnn", VIOLATIONS[name])
+    lines = contract_of(made)
+    comparison = made.compare()
+    assert lines[name].status == "violated"
+    assert not comparison.valid
+    assert comparison.headline.startswith("No verdict: the comparison is invalid, because ")
+    for metric in comparison.metrics:
+        assert {contrast.verdict for contrast in metric.contrasts} == {"inconclusive"}
+        assert all(
+            contrast.sentence.startswith("No verdict on cnn against mlp") for contrast in metric.contrasts
+        )
+
+
+def test_one_seed_is_enough(make: Make) -> None:
+    made = make({"accuracy": ACCURACY})
+    made.edit("cnn", 3, "train", VIOLATIONS["packages"])
+    comparison = made.compare()
+    assert comparison.violations == [
+        "the set of packages differs between arms (train, seed 3): "
+        "mlp: torch 2.9.1; cnn: torch 2.6.0 or torch 2.9.1"
+    ]
+
+
+def test_unequal_cpus_matter_where_cpus_compute(make: Make) -> None:
+    made = make({"accuracy": ACCURACY})
+    for arm in ("mlp", "cnn"):
+        made.edit_all(arm, change("environment", "device", to={"type": "cpu", "name": "a CPU"}))
+    assert made.compare().valid
+    made.edit_all("cnn", change("environment", "cpu", to="another CPU"))
+    assert contract_of(made)["cpu"].status == "violated"
+
+
+@pytest.mark.parametrize("key", ["host", "platform"])
+def test_another_host_is_noted(make: Make, key: str) -> None:
+    made = make({"accuracy": ACCURACY})
+    made.edit_all("cnn", change("environment", key, to="node2"))
+    comparison = made.compare()
+    assert comparison.valid
+    assert any(f"the {key} differs between arms" in warning for warning in comparison.warnings)
+
+
+def test_what_varies_between_seeds_for_all_arms_is_noted(make: Make) -> None:
+    made = make({"accuracy": ACCURACY})
+    for arm in ("mlp", "cnn"):
+        for stage in ("train", "evaluate"):
+            made.edit(arm, 5, stage, VIOLATIONS["device.name"])
+    comparison = made.compare()
+    assert comparison.valid
+    assert comparison.warnings == ["the device model varies between replicates, alike for all arms"]
+
+
+def test_settings_and_data_must_not_vary_even_alike(make: Make) -> None:
+    for name in ("spec.training.epochs", "data.manifest"):
+        made = make({"accuracy": ACCURACY})
+        for arm in ("mlp", "cnn"):
+            made.edit(arm, 5, "train", VIOLATIONS[name])
+        assert contract_of(made)[name].status == "violated"
+
+
+def test_a_declared_difference_is_valid(make: Make) -> None:
+    arms = {
+        "mlp": {"model": {"source": "builtin:mlp"}},
+        "cnn": {"model": {"source": "builtin:mlp"}, "execution": {"device": "cpu", "threads": 2}},
+    }
+    made = make({"accuracy": ACCURACY}, arms=arms, factors=["execution.device", "execution.threads"])
+    for name in ("device.type", "device.name", "threads"):
+        made.edit_all("cnn", VIOLATIONS[name])
+    lines = contract_of(made)
+    assert made.compare().valid
+    assert lines["device.name"].declared_by == "execution.device"
+    assert lines["threads"].declared_by == "execution.threads"
+
+
+def test_an_experiment_that_differs_undeclared_is_caught_again(make: Make) -> None:
+    arms = {
+        "mlp": {"model": {"source": "builtin:mlp"}},
+        "cnn": {"model": {"source": "builtin:cnn"}, "training": {"epochs": 3}},
+    }
+    comparison = make({"accuracy": ACCURACY}, arms=arms).compare()
+    assert comparison.violations == ["training.epochs differs and no factor declares it: mlp: 20; cnn: 3"]
+
+
+def test_batches_must_be_equal_per_seed(make: Make) -> None:
+    made = make({"accuracy": ACCURACY})
+    made.edit("cnn", 4, "train", change("batches_sha256", to="f" * 64))
+    assert contract_of(made)["batches"].status == "violated"
+    assert "(train, seed 4)" in made.compare().violations[0]
+
+
+@pytest.mark.parametrize(
+    ("factor", "training", "valid"),
+    [
+        ("training.batch_size", {"batch_size": 32}, True),
+        ("training.epochs", {"epochs": 3}, True),
+        ("training.accumulate", {"accumulate": 2}, False),
+    ],
+)
+def test_batches_may_differ_where_a_factor_changes_them(
+    make: Make, factor: str, training: Any, valid: bool
+) -> None:
+    arms = {"mlp": {"model": {"source": "m:a"}}, "cnn": {"model": {"source": "m:a"}, "training": training}}
+    made = make({"accuracy": ACCURACY}, arms=arms, factors=[factor])
+    for seed in range(6):
+        made.edit("cnn", seed, "train", change("batches_sha256", to=f"{seed + 100:064d}"))
+    assert made.compare().valid is valid
+
+
+def test_batches_of_a_run_that_ended_early_are_not_compared(make: Make) -> None:
+    made = make({"accuracy": ACCURACY})
+    made.edit("cnn", 4, "train", lambda record: record.update(batches_sha256="f" * 64, outcome="diverged"))
+    assert made.compare().valid
+
+
+def test_batches_not_recorded_are_unknown(make: Make) -> None:
+    made = make({"accuracy": ACCURACY})
+    made.edit("cnn", 4, "train", change("batches_sha256", to=None))
+    assert contract_of(made)["batches"].status == "unknown"
+    assert any("equality was not checked" in warning for warning in made.compare().warnings)
+
+
+def test_a_users_file_must_be_one_content(make: Make) -> None:
+    made = make({"accuracy": ACCURACY})
+    made.edit_all("mlp", change("code", "user_sources", to={"nets.py": "a"}))
+    made.edit_all("cnn", change("code", "user_sources", to={"nets.py": "a", "more.py": "b"}))
+    assert made.compare().valid
+    made.edit("cnn", 2, "train", change("code", "user_sources", to={"nets.py": "c"}))
+    assert contract_of(made)["user_sources.nets.py"].status == "violated"
+
+
+def test_warnings_of_records_are_gathered(make: Make) -> None:
+    made = make({"accuracy": ACCURACY})
+    made.edit_all("cnn", change("warnings", to=["something odd"]))
+    assert "6 records: train of cnn: something odd" in made.compare().warnings

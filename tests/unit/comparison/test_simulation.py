@@ -1,0 +1,54 @@
+"""Short forms of benchmarks/verdict_simulation.py: the error rates that docs/statistics.md states."""
+
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+REPETITIONS = 1000
+
+
+@pytest.fixture(scope="module")
+def simulation() -> ModuleType:
+    sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
+    try:
+        import verdict_simulation
+    finally:
+        sys.path.pop(0)
+    return verdict_simulation
+
+
+def slack(rate: float) -> float:
+    """Three standard errors."""
+    return 3 * (rate * (1 - rate) / REPETITIONS) ** 0.5
+
+
+@pytest.mark.parametrize("distribution", ["normal", "heavy tails (Student t, 3)"])
+@pytest.mark.parametrize("n", [3, 6, 10])
+def test_false_verdicts_under_symmetry(simulation: ModuleType, distribution: str, n: int) -> None:
+    row = simulation.simulate(distribution, n, repetitions=REPETITIONS, seed=2)
+    limit = 0.05 + slack(0.05)
+    assert row.verdict <= row.test <= limit
+    assert row.equivalence <= limit
+    if n < 6:
+        assert row.test == 0
+
+
+def test_skew_is_what_the_docs_say(simulation: ModuleType) -> None:
+    row = simulation.simulate("skewed (exponential)", 10, repetitions=REPETITIONS, seed=2)
+    assert row.verdict <= 0.10 + slack(0.10)
+
+
+def test_coverage_and_power(simulation: ModuleType) -> None:
+    row = simulation.simulate("normal", 10, repetitions=REPETITIONS, seed=2)
+    assert row.coverage >= 0.88
+    assert row.power >= 0.7
+
+
+def test_families(simulation: ModuleType) -> None:
+    outcome = simulation.families(6, 1, 3, repetitions=REPETITIONS, seed=2)
+    assert outcome["chains"]["error"] <= 0.05 + slack(0.05)
+    # Six seeds cannot conclude anything on three metrics under Holm; in order, they can.
+    assert outcome["holm over all"]["claims"] == 0 < 0.7 < outcome["chains"]["claims"]
+    assert simulation.families(10, 3, 3, repetitions=300, seed=2)["chains"]["error"] <= 0.09
