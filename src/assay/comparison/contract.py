@@ -118,7 +118,7 @@ def _circumstances(evidence: list[Evidence], declared: Mapping[str, str]) -> lis
         _within_pairs("python", "Python", evidence, lambda record: record.environment.python),
         _within_pairs("image", "the container image", evidence, _image),
         _within_pairs("code", "Assay's code", evidence, lambda record: record.code.sources_sha256),
-        _within_pairs("code.version", "Assay's version", evidence, lambda record: record.code.version),
+        _within_pairs("code.version", "Assay's version", evidence, lambda r: r.code.version, harmless=True),
         _within_pairs("device.type", "the device", evidence, _of_device("type"), factor=device),
         _within_pairs("device.name", "the device model", evidence, _of_device("name"), factor=device),
         _within_pairs("device.driver", "the driver", evidence, _of_device("driver"), factor=device),

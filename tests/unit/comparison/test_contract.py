@@ -36,7 +36,6 @@ VIOLATIONS = {
     "python": change("environment", "python", to="3.13"),
     "image": change("environment", "image", to={"base": "sha256:1"}),
     "code": change("code", "sources_sha256", to="1" * 64),
-    "code.version": change("code", "version", to="2"),
     "device.name": change("environment", "device", "name", to="A100"),
     "device.type": change("environment", "device", "type", to="cpu"),
     "device.driver": change("environment", "device", "driver", to="560"),
@@ -94,13 +93,20 @@ def test_unequal_cpus_matter_where_cpus_compute(make: Make) -> None:
     assert contract_of(made)["cpu"].status == "violated"
 
 
-@pytest.mark.parametrize("key", ["host", "platform"])
-def test_another_host_is_noted(make: Make, key: str) -> None:
+@pytest.mark.parametrize(
+    ("section", "key", "title"),
+    [
+        ("environment", "host", "the host"),
+        ("environment", "platform", "the platform"),
+        ("code", "version", "Assay's version"),
+    ],
+)
+def test_another_host_is_noted(make: Make, section: str, key: str, title: str) -> None:
     made = make({"accuracy": ACCURACY})
-    made.edit_all("cnn", change("environment", key, to="node2"))
+    made.edit_all("cnn", change(section, key, to="other"))
     comparison = made.compare()
     assert comparison.valid
-    assert any(f"the {key} differs between arms" in warning for warning in comparison.warnings)
+    assert any(f"{title} differs between arms" in warning for warning in comparison.warnings)
 
 
 def test_what_varies_between_seeds_for_all_arms_is_noted(make: Make) -> None:

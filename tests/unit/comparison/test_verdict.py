@@ -204,7 +204,8 @@ def test_ratios_by_hand(make: Make) -> None:
     assert comparison.metrics[0].arms["mlp"].centre == pytest.approx(2)
     assert contrast.verdict == "worse"
     assert contrast.sentence.startswith(
-        "cnn answers more slowly than mlp: latency, smallest batch 4.90 ms against 2.00 ms, \N{MULTIPLICATION SIGN}2.45"
+        "cnn answers more slowly than mlp: latency, smallest batch 4.90 ms against 2.00 ms, "
+        "\N{MULTIPLICATION SIGN}2.45"
     )
 
 
