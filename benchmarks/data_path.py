@@ -2,11 +2,13 @@
 
     python benchmarks/data_path.py [--threads 4] [--batch-size 512] [--rounds 5] …
 
-Table 1, CIFAR-shaped synthetic images, random crop (padding 4), flip, normalise: torchvision's CIFAR-style data
-set with PIL transforms behind a DataLoader of 0, 2 and 4 workers, a plainly vectorised tensor path (one gather by
-pixel index), and `assay.data.batches` over a memory-mapped store. Table 2: steps of training ResNet-18 from the
-store with that augmentation, against a bare loop over a tensor already in memory without any.
+Table 1: CIFAR-shaped synthetic images, random crop (padding 4), flip, normalise. torchvision's CIFAR-style
+data set with PIL transforms behind a DataLoader of 0, 2 and 4 workers, a plainly vectorised tensor path (one
+gather by pixel index), and `assay.data.batches` over a memory-mapped store.
+Table 2: steps of training ResNet-18 from the store with that augmentation, against a bare loop over a tensor
+already in memory without any.
 Contenders take turns within each round; medians over rounds; a DataLoader's workers start outside the clock.
+Run it on an otherwise idle machine: short parallel operations suffer most from other processes.
 """
 
 import argparse
@@ -70,7 +72,7 @@ def plain_path(split: Split, batch_size: int) -> Iterator[Tensor]:
     mean, std = torch.tensor(MEAN).view(3, 1, 1) * 255, torch.tensor(STD).view(3, 1, 1) * 255
     yield torch.empty(0)
     side = torch.arange(32)
-    for chosen in torch.randperm(len(split)).split(batch_size):
+    for chosen in torch.split(torch.randperm(len(split)), batch_size):
         count = len(chosen)
         rows = torch.randint(9, (count, 1)) + side
         columns = torch.randint(9, (count, 1)) + side
@@ -177,7 +179,7 @@ def compare_training(arguments: argparse.Namespace, split: Split) -> None:
 
 def step(model: nn.Module, optimizer: Any, images: Tensor, labels: Tensor) -> None:
     optimizer.zero_grad()
-    nn.functional.cross_entropy(model(images), labels).backward()
+    torch.autograd.backward(nn.functional.cross_entropy(model(images), labels))
     optimizer.step()
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from assay.data.sources.base import Images, Part
 from assay.data.store import images_path, labels_path
 
-CHUNK_BYTES = 64 << 20
+CHUNK_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,8 @@ def write_split(folder: Path, name: str, part: Part) -> Written:
         for start in range(0, count, per_chunk):
             images = np.ascontiguousarray(part.read(np.arange(start, min(start + per_chunk, count))))
             file.write(images.data)
+            if per_chunk < count:
+                print(f"{name}: {start + len(images)} of {count} images", flush=True)
             digests.append(pixel_digests(images))
             for channel in range(shape[2]):
                 levels = np.bincount(images[..., channel].reshape(-1), minlength=256)

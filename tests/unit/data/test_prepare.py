@@ -185,7 +185,11 @@ def test_remains_of_a_killed_preparation_are_removed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("source", "message"),
-    [("no_such_module:load", "no module 'no_such_module'"), ("own_one:nothing", "no function 'nothing'")],
+    [
+        ("no_such_module:load", "no module 'no_such_module'"),
+        ("own_one:nothing", "no function 'nothing'"),
+        ("json:load", "another module 'json' is loaded, from .*rename"),
+    ],
 )
 def test_a_missing_function_is_named(tmp_path: Path, source: str, message: str) -> None:
     (tmp_path / "own_one.py").write_text("def load(n): return None\n")

@@ -64,7 +64,7 @@ def _importable(roots: Sequence[Path]) -> Iterator[None]:
 
 def _import(name: str, roots: Sequence[Path]) -> ModuleType:
     try:
-        return importlib.import_module(name)
+        module = importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name != name.split(".", 1)[0]:
             raise
@@ -72,6 +72,10 @@ def _import(name: str, roots: Sequence[Path]) -> ModuleType:
         raise DataError(
             f"data.source: no module {name!r} in {places}; write the path as package.module:function"
         ) from None
+    loaded = Path(module.__file__).resolve() if module.__file__ else None
+    if loaded is None or not any(loaded.is_relative_to(root.resolve()) for root in roots):
+        raise DataError(f"data.source: another module {name!r} is loaded, from {loaded}; rename your file")
+    return module
 
 
 def _arguments(function: Callable[..., Any], settings: Data) -> dict[str, Any]:
