@@ -4,23 +4,21 @@ No pyplot: figures are made and saved without a global state. What is capped say
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from assay.comparison.model import Contrast, MetricResult
-from assay.reporting import numbers, samples
+from assay.reporting import numbers, parts, samples
 from assay.reporting.read import Results
-from assay.reporting.style import GRID, HEIGHT, INK, MUTED, WIDTH, ArmStyle, arm_style
+from assay.reporting.style import HEIGHT, INK, MUTED, ArmStyle
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-T = TypeVar("T")
 
 MAX_ARMS = 8
 """Arms drawn in one figure; the tables have all."""
@@ -59,45 +57,54 @@ def plots() -> tuple[Plot, ...]:
 
 
 def differences(results: Results) -> Drawn | None:
-    """Each arm against the baseline on the headline metric: every pair, the mean, its interval, the margin."""
+    """Each arm against the baseline on the headline metric: pairs, mean, interval, margin."""
     metric = results.headline_metric
-    shown = [] if metric is None else [c for c in metric.contrasts if c.differences and c.estimate is not None]
+    shown = (
+        [] if metric is None else [c for c in metric.contrasts if c.differences and c.estimate is not None]
+    )
     if metric is None or not shown:
         return None
-    styles = _styles(results)
+    styles = parts.styles(results)
     rows = shown[:MAX_ROWS]
-    figure, axes = _figure(height=max(1.9, min(9.0, 1.2 + 0.5 * len(rows))))
+    figure, axes = parts.figure(height=max(HEIGHT, 0.9 + 0.42 * len(rows)))
     if metric.margin is not None:
-        low, high = _margin(metric)
+        low, high = parts.margin(metric)
         axes.axvspan(low, high, color=MUTED, alpha=0.13, linewidth=0)
-    axes.axvline(_no_difference(metric), color=INK, linewidth=1)
+    axes.axvline(parts.no_difference(metric), color=INK, linewidth=1)
     for row, found in enumerate(rows):
         _difference_row(axes, metric, found, row, styles[found.arm])
-    axes.set_yticks(range(len(rows)), [_short(found.arm) for found in rows], color=INK)
-    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_yticks(range(len(rows)), [parts.short(found.arm) for found in rows], color=INK)
+    room = 0.5 if len(rows) > 2 else 0.8
+    axes.set_ylim(len(rows) - 1 + room, -room)
     axes.grid(axis="y", visible=False)
-    axes.set_xlabel(_difference_label(metric, results.comparison.baseline))
+    axes.set_xlabel(parts.difference_label(metric, results.comparison.baseline))
     better = "right" if metric.direction == "higher" else "left"
     caption = (
-        f"Small: one {_replicate(metric)} each; large: mean with {_confidence(results)} interval. "
+        f"Small: one {parts.replicate(metric)} each; large: mean with {parts.confidence(results)} interval. "
         f"Better is to the {better}."
     )
     if metric.margin is not None:
         caption += " Shaded: the margin within which a difference does not matter."
-    return figure, caption + _cap(len(shown), len(rows), "arms")
+    return figure, caption + parts.cap(len(shown), len(rows), "arms")
 
 
 def _difference_row(axes: "Axes", metric: MetricResult, found: Contrast, row: int, style: ArmStyle) -> None:
-    values = _on_axis(metric, np.fromiter(found.differences.values(), float))
+    values = parts.on_axis(metric, np.fromiter(found.differences.values(), float))
     values = values[np.linspace(0, len(values) - 1, min(len(values), 200)).astype(int)]
     offsets = 0.22 + 0.1 * (np.arange(len(values)) % 3 - 1)
     axes.plot(
-        values, row + offsets, linestyle="", marker=style.marker, markersize=3.5, color=style.colour, alpha=0.5
+        values,
+        row + offsets,
+        linestyle="",
+        marker=style.marker,
+        markersize=3.5,
+        color=style.colour,
+        alpha=0.5,
     )
     assert found.estimate is not None
-    centre = float(_readable(metric, found.estimate))
+    centre = float(parts.readable(metric, found.estimate))
     if found.interval is not None and found.interval.low is not None and found.interval.high is not None:
-        low, high = (_readable(metric, end) for end in (found.interval.low, found.interval.high))
+        low, high = (parts.readable(metric, end) for end in (found.interval.low, found.interval.high))
         axes.plot([low, high], [row - 0.12] * 2, color=style.colour, linewidth=2.2, solid_capstyle="butt")
     axes.plot([centre], [row - 0.12], marker=style.marker, markersize=8, color=style.colour)
 
@@ -113,9 +120,9 @@ def paired_slopes(results: Results) -> Drawn | None:
         return None
     factor = 100.0 if metric.unit == "fraction" else 1.0
     replicates = list(dict.fromkeys(key for arm in drawn for key in metric.arms[arm].values))
-    styles = _styles(results)
-    figure, axes = _figure()
-    for replicate in _spread(replicates, MAX_LINES):
+    styles = parts.styles(results)
+    figure, axes = parts.figure()
+    for replicate in parts.spread(replicates, MAX_LINES):
         values = [metric.arms[arm].values.get(replicate) for arm in drawn]
         heights = [math.nan if value is None else factor * value for value in values]
         axes.plot(range(len(drawn)), heights, color=MUTED, linewidth=0.9, alpha=0.55, zorder=2)
@@ -124,13 +131,13 @@ def paired_slopes(results: Results) -> Drawn | None:
             axes.plot([place], [height], marker=style.marker, markersize=4.5, color=style.colour, zorder=3)
     for place, arm in enumerate(drawn):
         _mean_beside(axes, metric, arm, place, styles[arm], last=place == len(drawn) - 1)
-    axes.set_xticks(range(len(drawn)), [_short(arm) for arm in drawn], color=INK)
+    axes.set_xticks(range(len(drawn)), [parts.short(arm) for arm in drawn], color=INK)
     axes.set_xlim(-0.45, len(drawn) - 0.55)
     axes.grid(axis="x", visible=False)
-    axes.set_ylabel(_label(metric))
-    word = _replicate(metric)
-    caption = f"One line per {word}; beside it the mean with its {_confidence(results)} interval."
-    caption += _cap(len(arms), len(drawn), "arms") + _cap(len(replicates), MAX_LINES, f"{word}s")
+    axes.set_ylabel(parts.label(metric))
+    word = parts.replicate(metric)
+    caption = f"One line per {word}; beside it the mean with its {parts.confidence(results)} interval."
+    caption += parts.cap(len(arms), len(drawn), "arms") + parts.cap(len(replicates), MAX_LINES, f"{word}s")
     return figure, caption
 
 
@@ -142,7 +149,11 @@ def _mean_beside(
     if summary.centre is None:
         return
     x = place + (0.18 if last else -0.18 if place == 0 else 0.12)
-    if summary.interval is not None and summary.interval.low is not None and summary.interval.high is not None:
+    if (
+        summary.interval is not None
+        and summary.interval.low is not None
+        and summary.interval.high is not None
+    ):
         ends = [factor * summary.interval.low, factor * summary.interval.high]
         axes.plot([x, x], ends, color=style.colour, linewidth=2.2, solid_capstyle="butt", zorder=4)
     axes.plot([x], [factor * summary.centre], marker=style.marker, markersize=8, color=style.colour, zorder=5)
@@ -159,8 +170,8 @@ def accuracy_against_latency(results: Results) -> Drawn | None:
     drawn = [(arm, cost, gain) for arm, cost, gain in points if cost is not None and gain.centre is not None]
     if not drawn:
         return None
-    styles = _styles(results)
-    figure, axes = _figure()
+    styles = parts.styles(results)
+    figure, axes = parts.figure()
     for arm, cost, gain in drawn[: 3 * MAX_ARMS]:
         style = styles[arm]
         assert gain.centre is not None
@@ -170,15 +181,18 @@ def accuracy_against_latency(results: Results) -> Drawn | None:
         axes.plot([cost.low, cost.high], [100 * gain.centre] * 2, color=style.colour, linewidth=1.6)
         axes.plot(
             [cost.centre], [100 * gain.centre], linestyle="", marker=style.marker, markersize=9,
-            color=style.colour, label=_short(arm),
+            color=style.colour, label=parts.short(arm),
         )  # fmt: skip
-    _log_axis(axes, "x", [end for _, cost, _ in drawn for end in (cost.low, cost.high)])
+    parts.log_axis(axes, "x", [end for _, cost, _ in drawn for end in (cost.low, cost.high)])
     axes.margins(0.16, 0.2)
     axes.set_xlabel(f"latency of a batch of {size} (ms, lower is better)")
-    axes.set_ylabel(_label(worth))
-    _legend(axes, len(drawn))
-    caption = f"Up and to the left is better. {_confidence(results)} interval upwards; {_spread_words(drawn[0][1])}."
-    return figure, caption + _cap(len(drawn), 3 * MAX_ARMS, "arms")
+    axes.set_ylabel(parts.label(worth))
+    parts.legend(axes, len(drawn))
+    across = parts.spread_words(drawn[0][1])
+    caption = (
+        f"Up and to the left is better. Upright: {parts.confidence(results)} interval; across: {across}."
+    )
+    return figure, caption + parts.cap(len(drawn), 3 * MAX_ARMS, "arms")
 
 
 # --- cost -----------------------------------------------------------------------------------------------
@@ -195,8 +209,8 @@ def latency(results: Results) -> Drawn | None:
     measured = {arm: curve for arm, curve in measured.items() if curve}
     if not measured:
         return None
-    styles = _styles(results)
-    figure, axes = _figure()
+    styles = parts.styles(results)
+    figure, axes = parts.figure()
     for arm in list(measured)[:MAX_ARMS]:
         style, curve = styles[arm], measured[arm]
         xs, low, high = [s for s, _ in curve], [c.low for _, c in curve], [c.high for _, c in curve]
@@ -204,18 +218,22 @@ def latency(results: Results) -> Drawn | None:
         axes.errorbar(
             xs, [c.centre for _, c in curve], color=style.colour, linestyle=style.dash, marker=style.marker,
             yerr=[[c.centre - c.low for _, c in curve], [c.high - c.centre for _, c in curve]],
-            capsize=2.5, elinewidth=1.2, label=_short(arm),
+            capsize=2.5, elinewidth=1.2, label=parts.short(arm),
         )  # fmt: skip
     axes.set_xscale("log", base=2)
     axes.set_xticks(sizes, [str(size) for size in sizes])
     axes.minorticks_off()
-    _log_axis(axes, "y", [end for curve in measured.values() for _, c in curve for end in (c.low, c.high)])
+    parts.log_axis(
+        axes, "y", [end for curve in measured.values() for _, c in curve for end in (c.low, c.high)]
+    )
     axes.set_xlabel("batch size")
     axes.set_ylabel("latency of a batch (ms)")
-    _legend(axes, len(measured))
+    parts.legend(axes, len(measured))
     first = next(iter(measured.values()))[0][1]
-    caption = f"Median over {numbers.counted(first.count, 'block')}; bars and bands: {_spread_words(first)}."
-    return figure, caption + _cap(len(measured), MAX_ARMS, "arms")
+    caption = (
+        f"Median over {numbers.counted(first.count, 'block')}; bars and bands: {parts.spread_words(first)}."
+    )
+    return figure, caption + parts.cap(len(measured), MAX_ARMS, "arms")
 
 
 # --- training -------------------------------------------------------------------------------------------
@@ -225,7 +243,10 @@ def validation_accuracy(results: Results) -> Drawn | None:
     """Accuracy on the validation split by epoch: one thin line per seed, and the median."""
     curves = {
         arm: [
-            (np.array([e.number for e in run.epochs]), 100 * _array(e.validation_accuracy for e in run.epochs))
+            (
+                np.array([e.number for e in run.epochs]),
+                100 * parts.array(e.validation_accuracy for e in run.epochs),
+            )
             for run in results.runs
             if run.arm == arm and run.epochs
         ]
@@ -241,7 +262,7 @@ def training_loss(results: Results) -> Drawn | None:
     if drawn is not None:
         axes = drawn[0].axes[0]
         finite = [ys[np.isfinite(ys) & (ys > 0)] for lines in curves.values() for _, ys in lines]
-        _log_axis(axes, "y", np.concatenate(finite).tolist())
+        parts.log_axis(axes, "y", np.concatenate(finite).tolist())
     return drawn
 
 
@@ -255,20 +276,23 @@ def _curves(
     drawn = {arm: lines for arm, lines in curves.items() if any(np.isfinite(ys).any() for _, ys in lines)}
     if not drawn:
         return None
-    styles = _styles(results)
-    figure, axes = _figure()
+    styles = parts.styles(results)
+    figure, axes = parts.figure()
     for arm in list(drawn)[:MAX_ARMS]:
         style, lines = styles[arm], drawn[arm]
-        for xs, ys in _spread(lines, MAX_LINES):
+        for xs, ys in parts.spread(lines, MAX_LINES):
             axes.plot(xs, ys, color=style.colour, linewidth=0.6, alpha=0.35)
         xs, ys = samples.median_curve(lines)
-        axes.plot(xs, ys, color=style.colour, linewidth=2.2, linestyle=style.dash, label=_short(arm))
+        axes.plot(xs, ys, color=style.colour, linewidth=2.2, linestyle=style.dash, label=parts.short(arm))
+    axes.xaxis.set_major_locator(parts.ticks(integer=True))
     axes.set_xlabel(x)
     axes.set_ylabel(y)
-    _legend(axes, len(drawn))
+    parts.legend(axes, len(drawn))
     most = max(len(lines) for lines in drawn.values())
     caption = "Thin: one line per seed; thick: their median."
-    return figure, caption + _cap(len(drawn), MAX_ARMS, "arms") + _cap(most, MAX_LINES, "seeds an arm")
+    return figure, caption + parts.cap(len(drawn), MAX_ARMS, "arms") + parts.cap(
+        most, MAX_LINES, "seeds an arm"
+    )
 
 
 def reliability(results: Results) -> Drawn | None:
@@ -277,8 +301,8 @@ def reliability(results: Results) -> Drawn | None:
     bins = {arm: found for arm, found in bins.items() if found is not None}
     if not bins:
         return None
-    styles = _styles(results)
-    figure, axes = _figure()
+    styles = parts.styles(results)
+    figure, axes = parts.figure()
     least = min(float(found.confidence.min()) for found in bins.values() if found is not None)
     low = 100 * max(0.0, min(0.9, math.floor(10 * least) / 10))
     axes.plot([low, 100], [low, 100], color=MUTED, linewidth=1, linestyle=(0, (2, 2)))
@@ -287,117 +311,14 @@ def reliability(results: Results) -> Drawn | None:
         style = styles[arm]
         axes.plot(
             100 * found.confidence, 100 * found.accuracy, color=style.colour, linestyle=style.dash,
-            marker=style.marker, label=_short(arm),
+            marker=style.marker, label=parts.short(arm),
         )  # fmt: skip
     axes.set_xlabel("confidence (%)")
     axes.set_ylabel("accuracy (%)")
-    _legend(axes, len(bins))
+    parts.legend(axes, len(bins))
     runs = max(found.runs for found in bins.values() if found is not None)
     caption = (
-        f"Test examples of {numbers.counted(runs, 'seed')} an arm, in bins of equal count by confidence. Below "
-        "the diagonal a model is surer than it should be."
+        f"Test examples of {numbers.counted(runs, 'seed')} an arm, in bins of equal count by confidence. "
+        "Below the diagonal a model is surer than it should be."
     )
-    return figure, caption + _cap(len(results.arms), MAX_ARMS, "arms")
-
-
-# --- parts ----------------------------------------------------------------------------------------------
-
-
-def _figure(height: float = HEIGHT) -> "tuple[Figure, Axes]":
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    return figure, figure.add_subplot()
-
-
-def _styles(results: Results) -> dict[str, ArmStyle]:
-    return {arm: arm_style(index) for index, arm in enumerate(results.arms)}
-
-
-def _short(name: str, most: int = 22) -> str:
-    return name if len(name) <= most else f"{name[: most - 1]}…"
-
-
-def _legend(axes: "Axes", entries: int) -> None:
-    columns = 1 if entries <= 4 else 2
-    axes.legend(loc="best", ncols=columns)
-
-
-def _log_axis(axes: "Axes", which: str, values: Sequence[float]) -> None:
-    """Logarithmic where the values span a factor of three, with plain numbers at its ticks."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    positive = [value for value in values if value > 0]
-    if not positive or max(positive) / min(positive) < 3:
-        return
-    axis = axes.xaxis if which == "x" else axes.yaxis
-    (axes.set_xscale if which == "x" else axes.set_yscale)("log")
-    subdivisions = (1.0, 2.0, 5.0) if max(positive) / min(positive) < 300 else (1.0,)
-    axis.set_major_locator(LogLocator(subs=subdivisions))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_formatter(NullFormatter())
-    axes.tick_params(axis="x" if which == "x" else "y", which="minor", length=0)
-    axes.grid(axis="x" if which == "x" else "y", which="major", color=GRID)
-
-
-def _label(metric: MetricResult) -> str:
-    unit = "%" if metric.unit == "fraction" else metric.unit
-    return f"{metric.title} ({unit})"
-
-
-def _difference_label(metric: MetricResult, baseline: str) -> str:
-    if metric.scale == "ratio":
-        return f"{metric.title}, times that of {_short(baseline)}"
-    unit = "percentage points" if metric.unit == "fraction" else metric.unit
-    return f"{metric.title} minus that of {_short(baseline)} ({unit})"
-
-
-def _replicate(metric: MetricResult) -> str:
-    return "block" if metric.pairing == "block" else "seed"
-
-
-def _confidence(results: Results) -> str:
-    return f"{100 * results.comparison.confidence:g}%"
-
-
-def _spread_words(cost: samples.Spread) -> str:
-    if cost.confidence is None:
-        return "from the lowest to the highest block"
-    return f"{100 * cost.confidence:.3g}% interval of the median over blocks"
-
-
-def _readable(metric: MetricResult, value: float) -> float:
-    return value if metric.scale == "ratio" or metric.unit != "fraction" else 100 * value
-
-
-def _on_axis(metric: MetricResult, values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Paired differences in the axis' unit: those of ratios are logarithms."""
-    if metric.scale == "ratio":
-        return np.exp(values)
-    return 100 * values if metric.unit == "fraction" else values
-
-
-def _no_difference(metric: MetricResult) -> float:
-    return 1.0 if metric.scale == "ratio" else 0.0
-
-
-def _margin(metric: MetricResult) -> tuple[float, float]:
-    assert metric.margin is not None
-    if metric.scale == "ratio":
-        return 1 / (1 + metric.margin), 1 + metric.margin
-    return -_readable(metric, metric.margin), _readable(metric, metric.margin)
-
-
-def _array(values: Iterable[float | None]) -> NDArray[np.float64]:
-    return np.array([math.nan if value is None else value for value in values])
-
-
-def _spread(items: Sequence[T], most: int) -> list[T]:
-    """At most that many, evenly from first to last."""
-    if len(items) <= most:
-        return list(items)
-    return [items[index] for index in np.linspace(0, len(items) - 1, most).astype(int)]
-
-
-def _cap(total: int, shown: int, what: str) -> str:
-    return f" Drawn: {shown:,} of {total:,} {what}." if total > shown else ""
+    return figure, caption + parts.cap(len(results.arms), MAX_ARMS, "arms")

@@ -9,7 +9,7 @@ from assay.comparison.model import Contrast, MetricResult
 from assay.reporting import numbers
 from assay.reporting.read import Results
 from assay.reporting.style import COLOURS, THEME_VARIABLES
-from assay.reporting.tables import Table
+from assay.reporting.table import Table
 
 MAX_ROWS = 100
 """Rows of a table on the page; its CSV has all."""
@@ -114,29 +114,23 @@ def _sure_note(line: Contrast) -> str:
     return ", ".join(parts)
 
 
-_COSTS = (
-    ("latency_ms", "latency"),
-    ("peak_memory_mb", "peak memory"),
-    ("training_throughput", "training throughput"),
-    ("parameters", "parameters"),
-    ("flops", "FLOPs"),
-)
+_COSTS = ("latency_ms", "peak_memory_mb", "training_throughput", "parameters", "flops")
 
 
 def _costs(results: Results, arm: str) -> list[tuple[str, str]]:
-    """Ratios arm to baseline of what it costs to run, in at most four lines."""
+    """Changes of what it costs to run against the baseline, and both levels, in at most four lines."""
     from assay.config.metrics import METRICS
-    from assay.reporting.samples import over_blocks
+    from assay.reporting.samples import geometric_mean
 
     lines = []
-    for name, title in _COSTS:
-        ours, theirs = (over_blocks(results, which, name) for which in (arm, results.comparison.baseline))
-        if ours is None or theirs is None or theirs.centre <= 0:
-            continue
-        ratio = ours.centre / theirs.centre
-        unit = METRICS[name].unit
-        levels = f"{numbers.quantity(theirs.centre, unit)} → {numbers.quantity(ours.centre, unit)}"
-        lines.append((f"{numbers.significant(ratio)}\N{MULTIPLICATION SIGN} {title}", levels))
+    for name in _COSTS:
+        ours, theirs = (geometric_mean(results, which, name) for which in (arm, results.comparison.baseline))
+        if ours is not None and theirs is not None:
+            title, unit = METRICS[name].title.split(",")[0], METRICS[name].unit
+            levels = (
+                f"{numbers.quantity(theirs, unit).removesuffix(f' {unit}')} → {numbers.quantity(ours, unit)}"
+            )
+            lines.append((f"{title} {numbers.ratio(ours / theirs)}", levels))
     return lines[:4]
 
 
@@ -184,6 +178,7 @@ def inline_svg(text: str, *, name: str, title: str) -> str:
     from markupsafe import escape
 
     svg = text[text.index("<svg") :]
+    svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)  # a rule for `*` would hold for the page
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<title>.*?</title>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\1{name}-", svg)

@@ -75,7 +75,10 @@ def summary(metric: MetricResult, arm: ArmSummary) -> tuple[str, str]:
         return quantity(arm.centre, metric.unit), ""
     factor, suffix = (100.0, "%") if metric.unit == "fraction" else (1.0, f" {metric.unit}")
     decimals = decimals_for(factor * arm.centre, factor * (high - low) / 2, most=2 if factor == 100 else 4)
-    centre, ends = plain(factor * arm.centre, decimals), (plain(factor * end, decimals) for end in (low, high))
+    centre, ends = (
+        plain(factor * arm.centre, decimals),
+        (plain(factor * end, decimals) for end in (low, high)),
+    )
     return centre + suffix, interval(*ends)
 
 
@@ -87,6 +90,13 @@ def contrast(metric: MetricResult, found: Contrast) -> tuple[str, str]:
     texts = change_texts(metric, [found.estimate, *ends])
     unit = "" if metric.scale == "ratio" else " pp" if metric.unit == "fraction" else f" {metric.unit}"
     return f"{texts[0]}{unit}", interval(*texts[1:]) if len(ends) == 2 else ""
+
+
+def ratio(value: float) -> str:
+    """Percent near one, otherwise times: `+48.5%`, `×4.54`."""
+    if not 0.5 <= value < 2:
+        return f"\N{MULTIPLICATION SIGN}{significant(value)}"
+    return f"{plain(100 * (value - 1), 1, sign=True)}%"
 
 
 def interval(low: str, high: str) -> str:

@@ -1,38 +1,13 @@
-"""Reading what the stages left: records, the comparison, logs and predictions."""
+"""Reading what the stages left: the comparison and the records behind it."""
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from assay.comparison.model import Comparison, Contract, Found, MetricResult
 from assay.config.schema import Experiment
 from assay.records import Environment, Record, RecordError
-
-if TYPE_CHECKING:
-    import polars as pl
-
-LOG_COLUMNS: dict[str, type] = {
-    "timestamp": str,
-    "experiment": str,
-    "arm": str,
-    "seed": int,
-    "stage": str,
-    "attempt": int,
-    "event": str,
-    "step": int,
-    "epoch": int,
-    "loss": float,
-    "accuracy": float,
-    "gpu_memory_mb": float,
-    "throughput_samples_per_sec": float,
-    "learning_rate": float,
-}
-"""Columns of a log and their types; others are read as floats."""
-
-_LINE_KEY = ("arm", "seed", "event", "step")
-_TAIL = 1 << 16
 
 
 class ReportError(ValueError):
@@ -253,81 +228,3 @@ def _facts(environment: Environment, record: Record) -> dict[str, str | None]:
         "Source code": f"SHA-256 {code.sources_sha256[:16]}…",
         "Data manifest": None if record.data_sha256 is None else f"SHA-256 {record.data_sha256[:16]}…",
     }
-
-
-# --- logs -----------------------------------------------------------------------------------------------
-
-
-def read_logs(paths: Sequence[Path], columns: Sequence[str]) -> "pl.DataFrame":
-    """The columns asked for of all lines of many logs, in no particular order of files.
-
-    Streams: memory is that of the columns asked for. Of two lines for the same arm, seed, event and step, the
-    one of the higher attempt counts. A torn last line, of a run that goes on or was killed, is left out. NaN
-    and infinities, which a log holds as text, come back as such.
-
-    Raises: FileNotFoundError; ReportError naming the file where a line is not JSON.
-    """
-    import polars as pl
-
-    types: dict[type, pl.DataType] = {str: pl.String(), int: pl.Int64(), float: pl.Float64()}
-    names = list(dict.fromkeys((*columns, "attempt")))
-    schema = {name: types[LOG_COLUMNS.get(name, float)] for name in names}
-    if not paths:
-        return pl.DataFrame(schema=schema).select(columns)
-    lines = _collect(paths, schema)
-    if (lines["attempt"].max() or 1) != 1:
-        full = dict.fromkeys((*names, *_LINE_KEY))
-        schema = {name: types[LOG_COLUMNS.get(name, float)] for name in full}
-        lines = _collect(paths, schema).sort("attempt").unique(_LINE_KEY, keep="last", maintain_order=True)
-    return lines.select(columns)
-
-
-def _collect(paths: Sequence[Path], schema: "dict[str, pl.DataType]") -> "pl.DataFrame":
-    """Numbers as numbers first: only where that fails are floats read as text, for the sake of NaN."""
-    import polars as pl
-
-    whole = [path for path in paths if not _is_torn(path)]
-    sources: list[Any] = [whole] if whole else []
-    sources += [_without_torn_line(path) for path in paths if path not in set(whole)]
-    as_text = {name: pl.String() if type_ == pl.Float64 else type_ for name, type_ in schema.items()}
-    floats = [pl.col(name).cast(pl.Float64) for name, type_ in schema.items() if type_ == pl.Float64]
-    parts = []
-    for source in sources:
-        try:
-            parts.append(pl.scan_ndjson(source, schema=schema).collect(engine="streaming"))
-        except pl.exceptions.ComputeError:
-            try:
-                scan = pl.scan_ndjson(source, schema=as_text).with_columns(floats)
-                parts.append(scan.collect(engine="streaming"))
-            except pl.exceptions.ComputeError as error:
-                raise ReportError(f"{_first_damaged(paths)}: not a log: {error}") from None
-    return pl.concat(parts)
-
-
-def _is_torn(path: Path) -> bool:
-    with path.open("rb") as file:
-        end = file.seek(0, 2)
-        if end == 0:
-            return False
-        file.seek(end - 1)
-        return file.read(1) != b"\n"
-
-
-def _without_torn_line(path: Path) -> bytes:
-    content = path.read_bytes()
-    return content[: content.rfind(b"\n") + 1]
-
-
-def _first_damaged(paths: Sequence[Path]) -> str:
-    """`file, line N` of the first line that is not JSON."""
-    import json
-
-    for path in paths:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                try:
-                    json.loads(line)
-                except ValueError:
-                    if line.endswith(b"\n"):
-                        return f"{path}, line {number}"
-    return str(paths[0])

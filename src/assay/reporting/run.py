@@ -6,7 +6,8 @@ from pathlib import Path
 from assay.records import write_atomically
 from assay.reporting.html import Image, page
 from assay.reporting.read import Results, load
-from assay.reporting.tables import Table, tables
+from assay.reporting.table import Table
+from assay.reporting.tables import tables
 
 
 def report(*, results: Path, output: Path) -> None:
@@ -18,7 +19,7 @@ def report(*, results: Path, output: Path) -> None:
     """
     found = load(results)
     made = tables(found)
-    _write_tables(made, _emptied(output / "tables"))
+    write_tables(made, _emptied(output / "tables"))
     images = _write_figures(found, _emptied(output / "figures"))
     write_atomically(output / "index.html", page(found, made, images).encode())
 
@@ -31,7 +32,8 @@ def _emptied(folder: Path) -> Path:
     return folder
 
 
-def _write_tables(made: list[Table], folder: Path) -> None:
+def write_tables(made: list[Table], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
     for table in made:
         (folder / f"{table.name}.csv").write_text(table.csv(), encoding="utf-8")
         (folder / f"{table.name}.md").write_text(table.markdown(), encoding="utf-8")

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.reporting.read import Results, read_logs
+from assay.reporting.logs import read_logs
+from assay.reporting.read import Results
 
 Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
 MAX_POINTS = 400
@@ -38,6 +39,18 @@ def over_blocks(results: Results, arm: str, metric: str) -> Spread | None:
     return median_spread(values, results.comparison.confidence) if values else None
 
 
+def geometric_mean(results: Results, arm: str, metric: str) -> float | None:
+    """Over the completed visits of an arm, as verdicts on costs use it; null where not measured."""
+    values = [
+        visit.metrics[metric]
+        for visit in results.visits
+        if visit.arm == arm and visit.outcome == "completed" and metric in visit.metrics
+    ]
+    if not values or min(values) <= 0:
+        return None
+    return math.exp(math.fsum(map(math.log, values)) / len(values))
+
+
 def median_spread(values: Sequence[float], confidence: float) -> Spread:
     """Median with its distribution-free interval from order statistics (Conover 1999, section 3.2).
 
@@ -61,7 +74,7 @@ def smallest_batch(results: Results) -> int:
 
 
 def median_curve(lines: Sequence[Curve]) -> Curve:
-    """Median over lines at every x that at least half of them reach: lines that ended early do not bend it."""
+    """Median over lines at every x that at least half of them reach: lines that ended early are no matter."""
     grid = np.unique(np.concatenate([xs for xs, _ in lines]))
     table = np.full((len(lines), len(grid)), np.nan)
     for row, (xs, ys) in enumerate(lines):
@@ -77,7 +90,9 @@ def training_losses(results: Results, arms: Sequence[str], *, runs: int) -> dict
     curves: dict[str, list[Curve]] = {}
     for arm in arms:
         seeds = results.experiment.seeds
-        chosen = [seeds[i] for i in np.unique(np.linspace(0, len(seeds) - 1, min(runs, len(seeds))).astype(int))]
+        chosen = [
+            seeds[i] for i in np.unique(np.linspace(0, len(seeds) - 1, min(runs, len(seeds))).astype(int))
+        ]
         paths = [results.run_path(arm, seed, "train", "log.jsonl") for seed in chosen]
         lines = read_logs([path for path in paths if path.exists()], ["seed", "event", "step", "loss"])
         steps = lines.filter((pl.col("event") == "step") & pl.col("loss").is_not_null())

@@ -3,12 +3,18 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 INK, MUTED, GRID = "#1b1f24", "#68707a", "#dde1e6"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#aa4499", "#b8860b", "#3f9bd1", "#5b5b8f")
 """Safe for colour-blind eyes (after Okabe and Ito 2008, without the yellow that vanishes on paper)."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
-DASHES: tuple[str | tuple[int, tuple[float, ...]], ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
+DASHES: tuple[str | tuple[int, tuple[float, ...]], ...] = (
+    "-",
+    (0, (5, 2)),
+    (0, (1.5, 1.5)),
+    (0, (6, 2, 1.5, 2)),
+)
 WIDTH, HEIGHT = 4.9, 3.3
 """Inches: at phone width the page shows a figure at about its natural size, on a desktop a little larger."""
 
@@ -28,9 +34,7 @@ class ArmStyle:
 
 
 def arm_style(index: int) -> ArmStyle:
-    return ArmStyle(
-        COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)], DASHES[index % len(DASHES)]
-    )
+    return ArmStyle(COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)], DASHES[index % len(DASHES)])
 
 
 @contextmanager
@@ -38,14 +42,14 @@ def drawing(salt: str) -> Iterator[None]:
     """Settings under which figures are made and saved; `salt` makes the identifiers of an SVG repeatable."""
     import matplotlib
 
-    settings = {
+    settings: Any = dict(matplotlib.rcParamsDefault) | {
+        "backend": "agg",
         "axes.axisbelow": True,
         "axes.edgecolor": GRID,
         "axes.grid": True,
         "axes.labelcolor": MUTED,
         "axes.labelsize": 8.5,
         "axes.linewidth": 0.8,
-        "axes.prop_cycle": matplotlib.cycler(color=COLOURS),
         "axes.spines.right": False,
         "axes.spines.top": False,
         "axes.unicode_minus": True,
@@ -75,5 +79,5 @@ def drawing(salt: str) -> Iterator[None]:
         "ytick.labelcolor": MUTED,
         "ytick.labelsize": 8,
     }
-    with matplotlib.rc_context({**matplotlib.rcParamsDefault, "backend": "agg", **settings}):
+    with matplotlib.rc_context(settings):
         yield

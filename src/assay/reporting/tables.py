@@ -1,101 +1,27 @@
-"""The tables of a report, and their files: CSV with full precision, Markdown and LaTeX as a person reads them."""
+"""The tables of a report."""
 
-import csv
-import io
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from assay.comparison.model import Contrast, MetricResult
 from assay.config.metrics import METRICS
 from assay.config.schema import spec_of
 from assay.reporting import samples
-from assay.reporting.numbers import NOTHING, contrast, counted, interval, p_value, plain, quantity, span, summary
+from assay.reporting.numbers import (
+    NOTHING,
+    contrast,
+    counted,
+    interval,
+    p_value,
+    plain,
+    quantity,
+    span,
+    summary,
+)
 from assay.reporting.read import Results, Run
+from assay.reporting.table import Column, Kind, Raw, Table
 
-Kind = Literal["text", "number", "badge", "code"]
-Raw = str | int | float | bool | None
-
-
-@dataclass(frozen=True)
-class Column:
-    title: str
-    kind: Kind = "text"
-
-
-@dataclass(frozen=True)
-class Table:
-    """`rows` are texts for people, one per column; `data` are the numbers behind them, for programs."""
-
-    name: str
-    title: str
-    columns: Sequence[Column]
-    rows: Sequence[Sequence[str]]
-    data: Sequence[dict[str, Raw]] = field(default=())
-
-    def without_empty_columns(self) -> "Table":
-        """Columns in which nothing was measured say nothing: they go."""
-        kept = [i for i in range(len(self.columns)) if any(row[i] not in {"", NOTHING} for row in self.rows)]
-        names = [name for name in self._names() if any(line.get(name) not in {None, ""} for line in self.data)]
-        return Table(
-            self.name,
-            self.title,
-            [self.columns[i] for i in kept],
-            [[row[i] for i in kept] for row in self.rows],
-            [{name: line.get(name) for name in names} for line in self.data],
-        )
-
-    def _names(self) -> list[str]:
-        return list(dict.fromkeys(name for line in self.data for name in line))
-
-    def csv(self) -> str:
-        """RFC 4180 with LF; numbers at full precision, empty where there is none."""
-        text = io.StringIO()
-        lines: Iterable[dict[str, Raw]] = self.data
-        names = self._names()
-        if not self.data:
-            names = [column.title for column in self.columns]
-            lines = [dict(zip(names, row, strict=True)) for row in self.rows]
-        writer = csv.DictWriter(text, names, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(lines)
-        return text.getvalue()
-
-    def markdown(self) -> str:
-        alignment = ["---:" if column.kind == "number" else "---" for column in self.columns]
-        lines = [[column.title for column in self.columns], alignment, *self.rows]
-        cells = [[_markdown(cell) if i != 1 else cell for cell in line] for i, line in enumerate(lines)]
-        return "".join(f"| {' | '.join(line)} |\n" for line in cells)
-
-    def latex(self) -> str:
-        r"""A `tabular` of booktabs, to be `\input` into a table environment."""
-        alignment = "".join("r" if column.kind == "number" else "l" for column in self.columns)
-        lines = [rf"% {self.title}: needs \usepackage{{booktabs}}", rf"\begin{{tabular}}{{{alignment}}}", r"\toprule"]
-        lines += [_latex_row([column.title for column in self.columns]), r"\midrule"]
-        lines += [_latex_row(row) for row in self.rows]
-        return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
-
-
-_MARKDOWN = str.maketrans({c: f"\\{c}" for c in "\\|`*_<>[]#"} | {"\n": " ", "\r": " "})
-_LATEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
-    "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
-    ">": r"\textgreater{}", "[": "{[}", "]": "{]}", "\n": " ", "\r": " ", "\N{MINUS SIGN}": "$-$",
-    "\N{MULTIPLICATION SIGN}": r"$\times$", "\N{EN DASH}": "--", "…": r"\ldots{}", "µ": r"$\mu$",
-    "\N{NO-BREAK SPACE}": "~",
-}  # fmt: skip
-
-
-def _markdown(text: str) -> str:
-    return text.translate(_MARKDOWN)
-
-
-def escape_latex(text: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in text)
-
-
-def _latex_row(cells: Sequence[str]) -> str:
-    return " & ".join(escape_latex(cell) for cell in cells) + r" \\"
+MAX_ARM_COLUMNS = 5
+"""Up to this many arms stand side by side."""
 
 
 def tables(results: Results) -> list[Table]:
@@ -151,8 +77,8 @@ def contrasts(results: Results) -> Table:
     level = f"{100 * results.comparison.confidence:g}%"
     titles: list[tuple[str, Kind]] = [
         ("Metric", "text"), ("Arm", "text"), ("Against baseline", "number"), (f"{level} interval", "number"),
-        ("Adjusted p", "number"), ("Effect size", "number"), ("P(better)", "number"), ("Further pairs", "number"),
-        ("Verdict", "badge"),
+        ("Adjusted p", "number"), ("Effect size", "number"), ("P(better)", "number"),
+        ("Further pairs", "number"), ("Verdict", "badge"),
     ]  # fmt: skip
     found = [(metric, line) for metric in results.metrics for line in metric.contrasts]
     rows = [_contrast_row(metric, line) for metric, line in found]
@@ -204,33 +130,44 @@ def _contrast_data(metric: MetricResult, line: Contrast) -> dict[str, Raw]:
 
 
 def costs(results: Results) -> Table:
-    """What an arm costs to run, from the profile blocks, and to train."""
-    sizes = results.experiment.profile.batch_sizes
-    wanted = [
-        *((f"latency_ms@{size}", f"Latency, batch {size}", "ms") for size in sizes),
-        (f"throughput@{sizes[-1]}", f"Throughput, batch {sizes[-1]}", "samples/s"),
-        *((name, METRICS[name].title, METRICS[name].unit) for name in _COST_METRICS),
+    """What an arm costs to run, by profile, and to train. Few arms are columns, many are rows."""
+    wanted = _wanted_costs(results)
+    found = {(arm, name): _cost(results, arm, name) for arm in results.arms for name, _, _ in wanted}
+    wanted = [line for line in wanted if any(found[arm, line[0]] is not None for arm in results.arms)]
+    data = [
+        _spread_data(arm, name, unit, spread)
+        for arm in results.arms
+        for name, _, unit in wanted
+        if (spread := found[arm, name]) is not None
     ]
-    columns = [Column("Arm")]
-    columns += [Column(title[:1].upper() + title[1:], "number") for _, title, _ in wanted]
-    columns.append(Column("Training time per run", "number"))
-    rows, data = [], []
-    for arm in results.arms:
-        row = [arm]
-        for name, _, unit in wanted:
-            spread = samples.over_blocks(results, arm, name)
-            row.append(_spread_text(spread, unit))
-            data.append(_spread_data(arm, name, unit, spread))
-        seconds = [run.seconds for run in results.runs if run.arm == arm and run.seconds is not None]
-        spread = samples.median_spread(seconds, results.comparison.confidence) if seconds else None
-        row.append(_spread_text(spread, "s"))
-        data.append(_spread_data(arm, "train_seconds", "s", spread))
-        rows.append(row)
-    data = [line for line in data if line["median"] is not None]
+    texts = {
+        (arm, name): _spread_text(found[arm, name], unit) for arm in results.arms for name, _, unit in wanted
+    }
+    if len(results.arms) <= MAX_ARM_COLUMNS:
+        columns = [Column("Cost"), *(Column(arm, "number") for arm in results.arms)]
+        rows = [[title, *(texts[arm, name] for arm in results.arms)] for name, title, _ in wanted]
+    else:
+        columns = [Column("Arm"), *(Column(title, "number") for _, title, _ in wanted)]
+        rows = [[arm, *(texts[arm, name] for name, _, _ in wanted)] for arm in results.arms]
     return Table("costs", "What it costs", columns, rows if data else [], data)
 
 
-_COST_METRICS = ("training_throughput", "peak_memory_mb", "parameters", "flops")
+def _wanted_costs(results: Results) -> list[tuple[str, str, str]]:
+    """Name, title and unit."""
+    sizes = results.experiment.profile.batch_sizes
+    wanted = [(f"latency_ms@{size}", f"Latency, batch {size}", "ms") for size in sizes]
+    wanted.append((f"throughput@{sizes[-1]}", f"Throughput, batch {sizes[-1]}", "samples/s"))
+    for name in ("training_throughput", "peak_memory_mb", "parameters", "flops"):
+        title = METRICS[name].title
+        wanted.append((name, title[:1].upper() + title[1:], METRICS[name].unit))
+    return [*wanted, ("train_seconds", "Training time per run", "s")]
+
+
+def _cost(results: Results, arm: str, name: str) -> samples.Spread | None:
+    if name != "train_seconds":
+        return samples.over_blocks(results, arm, name)
+    seconds = [run.seconds for run in results.runs if run.arm == arm and run.seconds is not None]
+    return samples.median_spread(seconds, results.comparison.confidence) if seconds else None
 
 
 def _spread_text(spread: samples.Spread | None, unit: str) -> str:
@@ -243,16 +180,16 @@ def _spread_text(spread: samples.Spread | None, unit: str) -> str:
     return f"{text} {interval(low, high)}"
 
 
-def _spread_data(arm: str, name: str, unit: str, spread: samples.Spread | None) -> dict[str, Raw]:
+def _spread_data(arm: str, name: str, unit: str, spread: samples.Spread) -> dict[str, Raw]:
     return {
         "arm": arm,
         "quantity": name,
         "unit": unit,
-        "median": None if spread is None else spread.centre,
-        "low": None if spread is None else spread.low,
-        "high": None if spread is None else spread.high,
-        "confidence": None if spread is None else spread.confidence,
-        "n": None if spread is None else spread.count,
+        "median": spread.centre,
+        "low": spread.low,
+        "high": spread.high,
+        "confidence": spread.confidence,
+        "n": spread.count,
     }
 
 
@@ -262,7 +199,12 @@ def arms(results: Results) -> Table:
     rows = []
     for arm in results.arms:
         spec = spec_of(results.experiment.arms[arm])
-        rows.append([f"{arm} (baseline)" * (arm == results.comparison.baseline) or arm, *(_at(spec, f) for f in factors)])
+        rows.append(
+            [
+                f"{arm} (baseline)" * (arm == results.comparison.baseline) or arm,
+                *(_at(spec, f) for f in factors),
+            ]
+        )
     return Table("arms", "Arms and their declared factors", [Column("Arm"), *map(Column, factors)], rows)
 
 
@@ -306,7 +248,7 @@ def runs(results: Results) -> Table:
                 f"{folder}/{{train,evaluate}}/record.json",
             ]
         )
-        data.append(_run_data(run, folder) | values)
+        data.append(_run_data(run, folder, values))
     return Table("runs", "Runs", columns, rows, data)
 
 
@@ -314,7 +256,7 @@ def _note(run: Run) -> str:
     return "; ".join(filter(None, (run.message, "resumed: its time is left out" if run.resumed else None)))
 
 
-def _run_data(run: Run, folder: str) -> dict[str, Raw]:
+def _run_data(run: Run, folder: str, values: dict[str, float | None]) -> dict[str, Raw]:
     return {
         "arm": run.arm,
         "seed": run.seed,
@@ -325,6 +267,7 @@ def _run_data(run: Run, folder: str) -> dict[str, Raw]:
         "resumed": run.resumed,
         "train_record": f"{folder}/train/record.json",
         "evaluate_record": f"{folder}/evaluate/record.json",
+        **values,
     }
 
 
@@ -333,7 +276,9 @@ def blocks(results: Results) -> Table:
     names = list(dict.fromkeys(name for visit in results.visits for name in visit.metrics if "@" in name))
     units = {"latency_ms": "ms", "throughput": "samples/s"}
     columns = [Column("Block", "number"), Column("Arm"), Column("Outcome", "badge")]
-    columns += [Column(name.replace("_ms", "").replace("@", ", batch ").capitalize(), "number") for name in names]
+    columns += [
+        Column(name.replace("_ms", "").replace("@", ", batch ").capitalize(), "number") for name in names
+    ]
     columns += [Column("Note"), Column("Record", "code")]
     rows, data = [], []
     for visit in results.visits:
@@ -341,19 +286,31 @@ def blocks(results: Results) -> Table:
         values = [quantity(visit.metrics.get(name), units.get(name.split("@")[0], "")) for name in names]
         outcome = visit.outcome.replace("_", " ")
         rows.append([str(visit.block), visit.arm, outcome, *values, visit.message or "", path])
-        shared: dict[str, Raw] = {"block": visit.block, "arm": visit.arm, "outcome": visit.outcome}
-        data.append(shared | visit.metrics | {"message": visit.message, "record": path})
+        line: dict[str, Raw] = {"block": visit.block, "arm": visit.arm, "outcome": visit.outcome}
+        line.update(visit.metrics)
+        data.append(line | {"message": visit.message, "record": path})
     return Table("blocks", "Profile blocks", columns, rows, data)
 
 
 def contract(results: Results) -> Table:
     """What had to be equal between arms, and whether it was."""
-    columns = [Column("What"), Column("Status", "badge"), Column("Declared by", "code"), Column("Records", "number")]
+    columns = [
+        Column("What"),
+        Column("Status", "badge"),
+        Column("Declared by", "code"),
+        Column("Records", "number"),
+    ]
     rows = []
     for line in results.contract.variables:
         shown = "; ".join(f"{arm}: {', '.join(values)}" for arm, values in line.evidence.items())
         rows.append(
-            [line.name, line.status, line.declared_by or "", str(line.checked), line.message or _clip(shown, 240)]
+            [
+                line.name,
+                line.status,
+                line.declared_by or "",
+                str(line.checked),
+                line.message or _clip(shown, 240),
+            ]
         )
     return Table("contract", "Contract", [*columns, Column("Evidence")], rows)
 
@@ -365,16 +322,15 @@ def _clip(text: str, most: int) -> str:
 def environment(results: Results) -> Table:
     """Where and with what it ran; several values where records differ."""
     surroundings = results.surroundings
-    rows = [
-        [name, _several(values, surroundings.records)] for name, values in surroundings.facts.items()
-    ]
+    rows = [[name, _several(values, surroundings.records)] for name, values in surroundings.facts.items()]
     rows.append(["Seeds", span(results.experiment.seeds)])
     return Table("environment", "Environment", [Column("What"), Column("Value")], rows)
 
 
 def packages(results: Results) -> Table:
     rows = [
-        [name, ", ".join(sorted(versions))] for name, versions in sorted(results.surroundings.packages.items())
+        [name, ", ".join(sorted(versions))]
+        for name, versions in sorted(results.surroundings.packages.items())
     ]
     return Table("packages", "Installed packages", [Column("Package"), Column("Version")], rows)
 
@@ -395,7 +351,8 @@ def sources(results: Results) -> Table:
         "exact": "profile/block-N/ARM/record.json",
     }
     rows = [
-        [_heading(metric), places[metric.pairing], f"metrics.{metric.name}.value"] for metric in results.metrics
+        [_heading(metric), places[metric.pairing], f"metrics.{metric.name}.value"]
+        for metric in results.metrics
     ]
     rows += [
         ["Costs and latency by batch size", places["block"], "metrics.*.value"],

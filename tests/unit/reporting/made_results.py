@@ -1,7 +1,7 @@
 """Results of an experiment as the stages write them, through the real records and logs, without training.
 
-Numbers are drawn so that they look like digits recognised by small networks; the comparison over them is made by
-the real `compare`.
+Numbers are drawn so that they look like digits recognised by small networks; the comparison over them is made
+by the real `compare`.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,8 +18,22 @@ from assay.config.schema import Experiment, spec_of
 from assay.records import Code, Device, Environment, Log, Measurement, Outcome, Record
 
 ARMS: dict[str, dict[str, Any]] = {
-    "mlp": {"accuracy": 0.955, "latency": 0.021, "parameters": 17_226, "flops": 34_000, "seconds": 1.1, "memory": 31.0},
-    "cnn": {"accuracy": 0.978, "latency": 0.094, "parameters": 9_930, "flops": 410_000, "seconds": 3.4, "memory": 46.0},
+    "mlp": {
+        "accuracy": 0.955,
+        "latency": 0.021,
+        "parameters": 17_226,
+        "flops": 34_000,
+        "seconds": 1.1,
+        "memory": 31.0,
+    },
+    "cnn": {
+        "accuracy": 0.978,
+        "latency": 0.094,
+        "parameters": 9_930,
+        "flops": 410_000,
+        "seconds": 3.4,
+        "memory": 46.0,
+    },
 }
 EPOCHS = 15
 STEPS = 9
@@ -31,7 +45,9 @@ class Made:
 
     folder: Path
     name: str = "digits"
-    question: str = "Does a small convolutional network recognise handwritten digits better than a perceptron?"
+    question: str = (
+        "Does a small convolutional network recognise handwritten digits better than a perceptron?"
+    )
     arms: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: ARMS)
     seeds: int = 6
     blocks: int = 6
@@ -103,7 +119,9 @@ class Made:
             spec=spec_of(experiment.arms[arm]),
             spec_sha256="ab" * 32,
             data_sha256="cd" * 32,
-            code=Code(version="0.1.0", commit="0123456789abcdef" * 2, modified=False, sources_sha256="ef" * 32),
+            code=Code(
+                version="0.1.0", commit="0123456789abcdef" * 2, modified=False, sources_sha256="ef" * 32
+            ),
             environment=Environment(
                 host="workstation",
                 platform="Linux-6.8.0-x86_64-with-glibc2.39",
@@ -128,7 +146,11 @@ class Made:
         outcome = self.outcomes.get((arm, seed), "completed")
         message = None if outcome == "completed" else f"{outcome} in epoch 4, step 31"
         epochs = EPOCHS if outcome == "completed" else 4
-        level = self.arms[arm]["accuracy"] + 0.004 * np.random.default_rng(seed).normal() + 0.003 * generator.normal()
+        level = (
+            self.arms[arm]["accuracy"]
+            + 0.004 * np.random.default_rng(seed).normal()
+            + 0.003 * generator.normal()
+        )
         history = self._history(level, epochs, generator)
         seconds = self.arms[arm]["seconds"] * generator.lognormal(0, 0.03)
         if self.logs:
@@ -145,14 +167,15 @@ class Made:
         confidence = 1 - 0.6 * np.abs(generator.normal(0, 0.12, 450)).clip(0, 1)
         correct = examples < level * (0.6 + 0.4 * confidence) / (0.6 + 0.4 * confidence.mean())
         done = outcome == "completed"
-        pl.DataFrame({"confidence": confidence[: 450 * done], "correct": correct[: 450 * done]}).write_parquet(
-            _folder(folder / "evaluate") / "predictions.parquet"
-        )
+        pl.DataFrame(
+            {"confidence": confidence[: 450 * done], "correct": correct[: 450 * done]}
+        ).write_parquet(_folder(folder / "evaluate") / "predictions.parquet")
         values = {"accuracy": float(correct.mean()), "loss": float(-np.log(level)), "top5_accuracy": None}
+        units = {"loss": "nats"}
         self._record(
             experiment, arm, seed=seed, stage="evaluate", outcome=outcome, message=message,
             metrics={
-                name: Measurement(unit="nats" if name == "loss" else "fraction", value=value if done else None)
+                name: Measurement(unit=units.get(name, "fraction"), value=value if done else None)
                 for name, value in values.items()
             },
         ).write(folder / "evaluate" / "record.json")  # fmt: skip
@@ -193,9 +216,7 @@ class Made:
 
     def _visit(self, experiment: Experiment, arm: str, block: int, generator: np.random.Generator) -> None:
         sizes, made = self.batch_sizes, self.arms[arm]
-        latency = {
-            size: made["latency"] * (1 + 0.12 * size) * generator.lognormal(0, 0.03) for size in sizes
-        }
+        latency = {size: made["latency"] * (1 + 0.12 * size) * generator.lognormal(0, 0.03) for size in sizes}
         metrics = {
             "latency_ms": _timed("ms", latency[sizes[0]], generator),
             "throughput": Measurement(unit="samples/s", value=1000 * sizes[-1] / latency[sizes[-1]]),

@@ -1,0 +1,131 @@
+"""Parts that several figures share: axes, legends, labels, and the words of captions."""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from assay.comparison.model import MetricResult
+from assay.reporting import numbers, samples
+from assay.reporting.read import Results
+from assay.reporting.style import GRID, HEIGHT, WIDTH, ArmStyle, arm_style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+T = TypeVar("T")
+
+
+def figure(height: float = HEIGHT) -> "tuple[Figure, Axes]":
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter
+
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    axes = figure.add_subplot()
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(ticks())
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}".replace("-", numbers.MINUS)))
+    return figure, axes
+
+
+def ticks(*, integer: bool = False) -> "MaxNLocator":
+    from matplotlib.ticker import MaxNLocator
+
+    return MaxNLocator(7, steps=[1, 2, 2.5, 5, 10], integer=integer)
+
+
+def styles(results: Results) -> dict[str, ArmStyle]:
+    return {arm: arm_style(index) for index, arm in enumerate(results.arms)}
+
+
+def short(name: str, most: int = 22) -> str:
+    return name if len(name) <= most else f"{name[: most - 1]}…"
+
+
+def legend(axes: "Axes", entries: int) -> None:
+    columns = 1 if entries <= 4 else 2
+    axes.legend(loc="best", ncols=columns)
+
+
+def log_axis(axes: "Axes", which: str, values: Sequence[float]) -> None:
+    """Logarithmic where the values span a factor of three, with plain numbers at its ticks."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    positive = [value for value in values if value > 0]
+    if not positive or max(positive) / min(positive) < 3:
+        return
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    (axes.set_xscale if which == "x" else axes.set_yscale)("log")
+    subdivisions = (1.0, 2.0, 5.0) if max(positive) / min(positive) < 300 else (1.0,)
+    axis.set_major_locator(LogLocator(subs=subdivisions))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+    axes.tick_params(axis="x" if which == "x" else "y", which="minor", length=0)
+    axes.grid(axis="x" if which == "x" else "y", which="major", color=GRID)
+
+
+def label(metric: MetricResult) -> str:
+    unit = "%" if metric.unit == "fraction" else metric.unit
+    return f"{metric.title} ({unit})"
+
+
+def difference_label(metric: MetricResult, baseline: str) -> str:
+    if metric.scale == "ratio":
+        return f"{metric.title}, times that of {short(baseline)}"
+    unit = "percentage points" if metric.unit == "fraction" else metric.unit
+    return f"{metric.title} minus that of {short(baseline)} ({unit})"
+
+
+def replicate(metric: MetricResult) -> str:
+    return "block" if metric.pairing == "block" else "seed"
+
+
+def confidence(results: Results) -> str:
+    return f"{100 * results.comparison.confidence:g}%"
+
+
+def spread_words(cost: samples.Spread) -> str:
+    if cost.confidence is None:
+        return "from the lowest to the highest block"
+    return f"{100 * cost.confidence:.3g}% interval of the median over blocks"
+
+
+def readable(metric: MetricResult, value: float) -> float:
+    return value if metric.scale == "ratio" or metric.unit != "fraction" else 100 * value
+
+
+def on_axis(metric: MetricResult, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Paired differences in the axis' unit: those of ratios are logarithms."""
+    if metric.scale == "ratio":
+        return np.exp(values)
+    return 100 * values if metric.unit == "fraction" else values
+
+
+def no_difference(metric: MetricResult) -> float:
+    return 1.0 if metric.scale == "ratio" else 0.0
+
+
+def margin(metric: MetricResult) -> tuple[float, float]:
+    assert metric.margin is not None
+    if metric.scale == "ratio":
+        return 1 / (1 + metric.margin), 1 + metric.margin
+    return -readable(metric, metric.margin), readable(metric, metric.margin)
+
+
+def array(values: Iterable[float | None]) -> NDArray[np.float64]:
+    return np.array([math.nan if value is None else value for value in values])
+
+
+def spread(items: Sequence[T], most: int) -> list[T]:
+    """At most that many, evenly from first to last."""
+    if len(items) <= most:
+        return list(items)
+    return [items[index] for index in np.linspace(0, len(items) - 1, most).astype(int)]
+
+
+def cap(total: int, shown: int, what: str) -> str:
+    return f" Drawn: {shown:,} of {total:,} {what}." if total > shown else ""
