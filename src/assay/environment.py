@@ -7,17 +7,16 @@ import socket
 import subprocess
 from collections.abc import Sequence
 from functools import cache
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import assay
 from assay.records import Code, Device, Environment, sha256_file
+from assay.sources import PACKAGE, stage_sha256
 
 if TYPE_CHECKING:
     import torch
 
-PACKAGE = Path(assay.__file__).parent
 DISTRIBUTIONS = (
     "torch",
     "torchvision",
@@ -33,7 +32,6 @@ IMAGE_VARIABLES = {"base_digest": "ASSAY_IMAGE_BASE_DIGEST", "sif_sha256": "ASSA
 CODE_PATHS = ("src", "workflow", "Snakefile", "containers")
 """What of the checkout is code: results and the user's own files beside it do not make it modified."""
 
-_SOURCE_SUFFIXES = frozenset((".py", ".j2", ".css", ".js"))
 _GIT_SECONDS = 5.0
 
 
@@ -57,14 +55,14 @@ def capture(*, threads: int | None, device: "torch.device | str | None") -> Envi
     )
 
 
-def code(user_files: Sequence[Path] = ()) -> Code:
-    """Which code runs: the package, its checkout, and the user's own files."""
+def code(stage: str, user_files: Sequence[Path] = ()) -> Code:
+    """Which code runs: the stage's source files, the checkout that they are from, and the user's own files."""
     commit, modified = _checkout()
     return Code(
         version=assay.__version__,
         commit=commit,
         modified=modified,
-        sources_sha256=sources_sha256(),
+        sources_sha256=stage_sha256(stage),
         user_sources={path.as_posix(): sha256_file(path) for path in user_files},
     )
 
@@ -95,34 +93,6 @@ def select_device(name: str) -> "torch.device":
         f"execution.device: cuda, but PyTorch {torch.__version__} has none: {reason}{seen}; "
         "write device: auto or device: cpu, or run where a GPU is"
     )
-
-
-@cache
-def sources_sha256(packages: tuple[str, ...] = ()) -> str:
-    """SHA-256 over names and contents of the source files below the given files and folders of the package.
-
-    Names are relative to the package (`data`, `data/store.py`, `records.py`; a module may go without `.py`);
-    none means the whole package. Computed once per process.
-
-    Raises: ValueError for a name that is not there.
-    """
-    digest = sha256()
-    for path in _package_files(packages):
-        content = path.read_bytes()
-        digest.update(f"{path.relative_to(PACKAGE).as_posix()} {len(content)}\n".encode())
-        digest.update(content)
-    return digest.hexdigest()
-
-
-def _package_files(packages: tuple[str, ...]) -> list[Path]:
-    files: set[Path] = set()
-    for name in packages or (".",):
-        path = next((path for path in (PACKAGE / name, PACKAGE / f"{name}.py") if path.exists()), None)
-        if path is None:
-            raise ValueError(f"the package has no '{name}' in {PACKAGE}")
-        found = path.rglob("*") if path.is_dir() else (path,)
-        files.update(file for file in found if file.suffix in _SOURCE_SUFFIXES and file.is_file())
-    return sorted(files)
 
 
 def _packages() -> dict[str, str]:

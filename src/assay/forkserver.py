@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import NoReturn
 
 VARIABLE = "ASSAY_FORKSERVER"
-PRELOAD = ("torch", "assay.training.run", "assay.evaluation.run")
+PRELOAD = ("torch", "torch._dynamo", "assay.training.run", "assay.evaluation.run")
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 _LENGTH = struct.Struct("!I")
 

@@ -5,10 +5,11 @@ from hashlib import sha256
 from pathlib import Path
 
 PACKAGE = Path(__file__).parent
+_SUFFIXES = frozenset((".py", ".j2", ".css", ".js"))
 
 _BATCHES = ("data/augment.py", "data/batches.py", "data/store.py", "data/streams.py")
 STAGES: dict[str, tuple[str, ...]] = {
-    "resolve": (),
+    "resolve": ("config/resolve.py",),
     "data": ("data",),
     "train": (*_BATCHES, "models", "training"),
     "evaluate": (*_BATCHES, "models", "training/execution.py", "evaluation"),
@@ -20,24 +21,34 @@ STAGES: dict[str, tuple[str, ...]] = {
 records through their schema version, so `config` and `records` are not among them."""
 
 
-@cache
 def stage_sha256(stage: str) -> str:
     """SHA-256 over names and contents of the stage's source files, templates included."""
+    return sources_sha256(STAGES[stage])
+
+
+@cache
+def sources_sha256(packages: tuple[str, ...] = ()) -> str:
+    """SHA-256 over names and contents of the source files below the given files and folders of the package.
+
+    Names are relative to the package (`data`, `data/store.py`, `records.py`; a module may go without `.py`);
+    none means the whole package. Computed once per process.
+
+    Raises: ValueError for a name that is not there.
+    """
     digest = sha256()
-    for path in stage_files(stage):
+    for path in _package_files(packages):
         content = path.read_bytes()
         digest.update(f"{path.relative_to(PACKAGE).as_posix()} {len(content)}\n".encode())
         digest.update(content)
     return digest.hexdigest()
 
 
-def stage_files(stage: str) -> list[Path]:
-    """The files themselves, in a fixed order."""
+def _package_files(packages: tuple[str, ...]) -> list[Path]:
     files: set[Path] = set()
-    for name in STAGES[stage]:
-        path = PACKAGE / name
-        found = path.rglob("*") if path.is_dir() else [path]
-        files.update(
-            file for file in found if file.is_file() and file.suffix in {".py", ".j2", ".css", ".js"}
-        )
+    for name in packages or (".",):
+        path = next((path for path in (PACKAGE / name, PACKAGE / f"{name}.py") if path.exists()), None)
+        if path is None:
+            raise ValueError(f"the package has no '{name}' in {PACKAGE}")
+        found = path.rglob("*") if path.is_dir() else (path,)
+        files.update(file for file in found if file.suffix in _SUFFIXES and file.is_file())
     return sorted(files)

@@ -11,13 +11,13 @@ import numpy
 import pytest
 import torch
 
-from assay import environment
+from assay import environment, sources
 from assay.records import sha256_file
 
 
 @pytest.fixture(autouse=True)
 def fresh() -> None:
-    environment.sources_sha256.cache_clear()
+    sources.sources_sha256.cache_clear()
     environment._checkout.cache_clear()
 
 
@@ -43,8 +43,7 @@ def test_it_starts_without_pytorch_and_in_no_time() -> None:
     program = (
         "import sys, time, assay.records; start = time.perf_counter()\n"
         "from assay import environment\n"
-        "environment.capture(threads=1, device='cpu'); environment.code()\n"
-        "environment.sources_sha256(('data',))\n"
+        "environment.capture(threads=1, device='cpu'); environment.code('train')\n"
         "print(time.perf_counter() - start)\n"
         "assert not {'torch', 'numpy', 'pynvml'} & set(sys.modules)"
     )
@@ -89,31 +88,6 @@ def package(root: Path) -> Path:
     return folder
 
 
-def test_the_hash_follows_names_and_contents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = package(tmp_path)
-    monkeypatch.setattr(environment, "PACKAGE", folder)
-
-    def hashes() -> list[str]:
-        environment.sources_sha256.cache_clear()
-        asked = [(), ("data",), ("records",), ("data", "records"), ("records.py", "data/store.py")]
-        return [environment.sources_sha256(names) for names in asked]
-
-    first = hashes()
-    (folder / "notes.txt").write_text("changed\n")
-    (folder / "data" / "__pycache__").mkdir()
-    (folder / "data" / "__pycache__" / "store.pyc").write_text("")
-    os.utime(folder / "records.py", (0, 0))
-    assert hashes() == first and first[0] == first[3] == first[4] and first[1] != first[2]
-    (folder / "data" / "store.py").write_text("a = 2\n")
-    changed = hashes()
-    assert [a == b for a, b in zip(first, changed, strict=True)] == [False, False, True, False, False]
-    (folder / "data" / "store.py").rename(folder / "data" / "shop.py")
-    environment.sources_sha256.cache_clear()
-    assert environment.sources_sha256(("data",)) != changed[1]
-    with pytest.raises(ValueError, match="no 'dta'"):
-        environment.sources_sha256(("dta",))
-
-
 def git(root: Path, *arguments: str) -> str:
     identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
     command = ["git", "-C", str(root), *identity, *arguments]
@@ -126,7 +100,7 @@ def test_code_tells_commit_and_changes(tmp_path: Path, monkeypatch: pytest.Monke
 
     def checkout() -> tuple[str | None, bool | None]:
         environment._checkout.cache_clear()
-        found = environment.code()
+        found = environment.code("train")
         return found.commit, found.modified
 
     assert checkout() == (None, None)
@@ -149,8 +123,8 @@ def test_code_tells_commit_and_changes(tmp_path: Path, monkeypatch: pytest.Monke
 def test_code_carries_the_users_files(tmp_path: Path) -> None:
     file = tmp_path / "net.py"
     file.write_text("x = 1\n")
-    found = environment.code([file])
+    found = environment.code("train", [file])
     assert found.user_sources == {file.as_posix(): sha256_file(file)} and len(found.sources_sha256) == 64
     start = time.perf_counter()
-    environment.code()
+    environment.code("train")
     assert time.perf_counter() - start < 0.01

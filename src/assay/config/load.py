@@ -79,7 +79,9 @@ class _Reader:
         for key in ARM_SECTIONS:
             value = self.content.get(key, {})
             if not isinstance(value, dict):
-                self._add((key,), f"{short(value)} is not a section", f"write keys with values below `{key}:`")
+                self._add(
+                    (key,), f"{short(value)} is not a section", f"write keys with values below `{key}:`"
+                )
                 self.content[key] = {}
 
     def _arms(self) -> dict[str, dict[str, Any]]:
@@ -145,7 +147,9 @@ class _Reader:
             known = _known_keys(path[:-1]) if base or path[0] in ARM_SECTIONS else _section_keys(path[:-1])
             self._add(where, "unknown key", _instead(str(path[-1]), known))
         elif detail["type"] == "string_pattern_mismatch" and path[-1:] == ("[key]",):
-            self._add(where[:-1], "not a name", "write lower-case letters, digits, `-` and `_`, a letter first")
+            self._add(
+                where[:-1], "not a name", "write lower-case letters, digits, `-` and `_`, a letter first"
+            )
         elif detail["type"] == "missing":
             self._add(where, "missing", _example(path))
         else:
@@ -153,20 +157,29 @@ class _Reader:
 
     def _belongs_to_all(self, path: KeyPath) -> bool:
         """Whether the mistake is in the sections for all arms, and so is reported once."""
-        return bool(path) and _holds(self.content, path[:1]) and (len(path) == 1 or _holds(self.content, path[:-1]))
+        return (
+            bool(path)
+            and _holds(self.content, path[:1])
+            and (len(path) == 1 or _holds(self.content, path[:-1]))
+        )
 
     def _check_meaning(self, experiment: Experiment) -> None:
         if experiment.baseline not in experiment.arms:
             instead = _instead(experiment.baseline, experiment.arms)
             self._add(("baseline",), f"{experiment.baseline!r} is not an arm", instead)
-        repeated = sorted({seed for seed in experiment.seeds if experiment.seeds.count(seed) > 1}) if len(
-            set(experiment.seeds)
-        ) < len(experiment.seeds) else []
+        repeated = (
+            sorted({seed for seed in experiment.seeds if experiment.seeds.count(seed) > 1})
+            if len(set(experiment.seeds)) < len(experiment.seeds)
+            else []
+        )
         if repeated:
             self._add(("seeds",), f"{repeated[0]} stands twice", "a seed counts once: write each once")
         self._check_metrics(experiment)
         for number, factor in unknown_factors(experiment):
-            known = [*ARM_SECTIONS, *(f"{section}.{key}" for section in ARM_SECTIONS for key in _known_keys((section,)))]
+            known = [
+                *ARM_SECTIONS,
+                *(f"{section}.{key}" for section in ARM_SECTIONS for key in _known_keys((section,))),
+            ]
             self._add(("factors", number), f"{factor!r} names no setting of an arm", _instead(factor, known))
         for difference in undeclared(experiment):
             self._add(
@@ -184,7 +197,11 @@ class _Reader:
             if metric is None:
                 self._add(path, f"unknown metric {choice.name!r}", _instead(choice.name, METRICS))
             elif metric.pairing != "seed" and not experiment.profile.enabled:
-                self._add(path, f"{choice.name} comes from the profile, which is off", "write `profile: {enabled: true}`")
+                self._add(
+                    path,
+                    f"{choice.name} comes from the profile, which is off",
+                    "write `profile: {enabled: true}`",
+                )
             if choice.name in seen:
                 self._add(path, f"{choice.name} stands twice", "keep one")
             seen.add(choice.name)
@@ -271,7 +288,11 @@ def _example(path: KeyPath) -> str:
     last = str(path[-1])
     if path[-2:] == ("optimizer", "name"):
         return "write `name: sgd` or `name: adamw`"
-    return f"write e.g. {_EXAMPLES[last]}" if last in _EXAMPLES else "write it; config/README.md says what it takes"
+    return (
+        f"write e.g. {_EXAMPLES[last]}"
+        if last in _EXAMPLES
+        else "write it; config/README.md says what it takes"
+    )
 
 
 def _reason(detail: ErrorDetails) -> str:
@@ -288,7 +309,9 @@ def _advice(detail: ErrorDetails, path: KeyPath) -> str:
     if kind in {"union_tag_invalid", "union_tag_not_found"}:
         return "write `name: sgd` or `name: adamw`"
     if kind == "literal_error" and isinstance(value, str):
-        allowed = str(detail.get("ctx", {}).get("expected", "")).replace("'", "").replace(" or ", ", ").split(", ")
+        allowed = (
+            str(detail.get("ctx", {}).get("expected", "")).replace("'", "").replace(" or ", ", ").split(", ")
+        )
         guess = nearest(value, allowed)
         return f"did you mean `{guess}`?" if guess else ""
     if kind == "string_pattern_mismatch" and path[-1] == "source":

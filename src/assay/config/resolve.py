@@ -58,7 +58,9 @@ def covers(factor: str, path: str) -> bool:
 def unknown_factors(experiment: Experiment) -> list[tuple[int, str]]:
     """Factors, with their place in the list, that name no setting of any arm."""
     paths = {path for arm in experiment.arms.values() for path, _ in _leaves(spec_of(arm))}
-    sections = {".".join(path.split(".")[:depth]) for path in paths for depth in range(1, path.count(".") + 2)}
+    sections = {
+        ".".join(path.split(".")[:depth]) for path in paths for depth in range(1, path.count(".") + 2)
+    }
     sections.add("model.options")
     return [
         (number, factor)
@@ -84,8 +86,8 @@ def warnings(experiment: Experiment) -> list[str]:
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Settings by dotted path; lists and empty sections count as one value."""
-    if isinstance(value, dict) and value:
+    """Settings by dotted path; a list counts as one value."""
+    if isinstance(value, dict):
         for key, below in value.items():
             yield from _leaves(below, f"{path}.{key}" if path else str(key))
     else:

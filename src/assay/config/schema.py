@@ -131,7 +131,10 @@ class Training(Section):
         default=None, gt=0, description="Largest norm of the gradient; null: not clipped."
     )
     ema_decay: float | None = Field(
-        default=None, gt=0, lt=1, description="Decay of the exponential moving average of weights; null: none."
+        default=None,
+        gt=0,
+        lt=1,
+        description="Decay of the exponential moving average of weights; null: none.",
     )
     select: Literal["best", "last"] = Field(
         default="best",
@@ -165,14 +168,18 @@ class Execution(Section):
     deterministic: bool = Field(
         default=True, description="Only deterministic algorithms: the same run gives the same bits."
     )
-    threads: int = Field(default=1, ge=1, description="CPU threads of a run; also what the scheduler reserves.")
+    threads: int = Field(
+        default=1, ge=1, description="CPU threads of a run; also what the scheduler reserves."
+    )
 
 
 class Arm(Section):
     """One variant under comparison, fully resolved."""
 
     model: Model = Field(description="What is trained.")
-    augmentation: Augmentation = Field(default=Augmentation(), description="Random changes of training images.")
+    augmentation: Augmentation = Field(
+        default=Augmentation(), description="Random changes of training images."
+    )
     training: Training = Field(default=Training(), description="How it is trained.")
     execution: Execution = Field(default=Execution(), description="How the arithmetic is done.")
 
@@ -189,13 +196,17 @@ class Data(Section):
     )
     download: bool = Field(default=False, description="Fetch missing files. Nothing is downloaded otherwise.")
     image_size: int | None = Field(
-        default=None, ge=1, description="Side in pixels of stored images; a `folder` needs it, others may not."
+        default=None,
+        ge=1,
+        description="Side in pixels of stored images; a `folder` needs it, others may not.",
     )
     validation: Fraction = Field(
-        default=0.15, description="Share of the training images held out for choices; unused if the source has its own."
+        default=0.15,
+        description="Share of the training images held out for choices; unused if the source has its own.",
     )
     test: Fraction = Field(
-        default=0.25, description="Share held out for the final reading; unused if the source has its own test split."
+        default=0.25,
+        description="Share held out for the final reading; unused if the source has its own test split.",
     )
     split_seed: int = Field(default=0, ge=0, description="Seed of the split: the same for all runs.")
     options: dict[str, Scalar | list[Scalar]] = Field(
@@ -207,7 +218,9 @@ class MetricChoice(Section):
     """A metric on which arms are judged. The first one decides the verdict's headline."""
 
     name: str = Field(description="One of: " + ", ".join(f"`{name}`" for name in METRICS) + ".")
-    direction: Direction | None = Field(default=None, description="Which way is better; null: the metric's own.")
+    direction: Direction | None = Field(
+        default=None, description="Which way is better; null: the metric's own."
+    )
     margin: float | None = Field(
         default=None,
         gt=0,
@@ -219,7 +232,9 @@ class Profile(Section):
     """What each arm costs to run, measured apart from training."""
 
     enabled: bool = Field(default=True, description="Whether to profile at all.")
-    blocks: int = Field(default=6, ge=1, le=100, description="Independent repetitions; arms are paired by block.")
+    blocks: int = Field(
+        default=6, ge=1, le=100, description="Independent repetitions; arms are paired by block."
+    )
     batch_sizes: list[Annotated[int, Field(ge=1)]] = Field(
         default=[1, 16, 64], min_length=1, description="Batch sizes for inference, ascending."
     )
@@ -240,7 +255,9 @@ class Profile(Section):
 class Comparison(Section):
     """How sure a verdict must be."""
 
-    confidence: float = Field(default=0.95, gt=0.5, lt=1, description="Level of intervals; 1 - level for tests.")
+    confidence: float = Field(
+        default=0.95, gt=0.5, lt=1, description="Level of intervals; 1 - level for tests."
+    )
     resamples: int = Field(default=10_000, ge=1000, description="Bootstrap resamples.")
 
 
@@ -260,7 +277,9 @@ class Experiment(Section):
         min_length=1, description="Replicates; a number N means 0 to N-1. Arms are paired by seed."
     )
     metrics: list[MetricChoice] = Field(
-        default=[MetricChoice(name="accuracy")], min_length=1, description="What is judged, most important first."
+        default=[MetricChoice(name="accuracy")],
+        min_length=1,
+        description="What is judged, most important first.",
     )
     profile: Profile = Field(default=Profile(), description="What each arm costs to run.")
     comparison: Comparison = Field(default=Comparison(), description="How sure a verdict must be.")

@@ -29,7 +29,9 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], Lines]:
     except UnicodeDecodeError as error:
         raise _refuse(file, f"not UTF-8 text (byte {error.start})", "save it as UTF-8") from None
     except OSError as error:
-        raise _refuse(file, f"cannot be read: {error.strerror}", "check the path and its permissions") from None
+        raise _refuse(
+            file, f"cannot be read: {error.strerror}", "check the path and its permissions"
+        ) from None
     lines: Lines = {}
     problems: list[Problem] = []
     try:
@@ -58,7 +60,9 @@ def _refuse(file: str, what: str, instead: str) -> ConfigError:
 def _not_yaml(file: str, error: yaml.MarkedYAMLError) -> ConfigError:
     mark = error.problem_mark
     what = f"not YAML: {error.problem or error}"
-    instead = "indent with spaces" if "\\t" in str(error.problem) else "check the indentation and quotes there"
+    instead = (
+        "indent with spaces" if "\\t" in str(error.problem) else "check the indentation and quotes there"
+    )
     return ConfigError(file, [Problem((), what, instead, line=mark.line + 1 if mark else None)])
 
 

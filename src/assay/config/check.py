@@ -1,0 +1,117 @@
+"""`assay check`: an experiment in the words of its file, before anything runs."""
+
+from pathlib import Path
+from typing import Any
+
+from assay.config.errors import short
+from assay.config.estimate import Estimate, estimate
+from assay.config.load import load
+from assay.config.resolve import differences, warnings
+from assay.config.schema import Experiment
+
+
+def check(file: Path, *, results: Path, full: bool = False) -> str:
+    """What the file asks, as text. Raises: ConfigError with every mistake."""
+    experiment = load(file)
+    if full:
+        import yaml
+
+        return yaml.safe_dump(
+            experiment.model_dump(mode="json"), sort_keys=False, allow_unicode=True
+        ).rstrip()
+    blocks = [
+        _head(experiment),
+        _differing(experiment),
+        _shared(experiment),
+        _plan(estimate(experiment, results)),
+        "\n".join(f"warning: {text}" for text in warnings(experiment)),
+    ]
+    return "\n\n".join(block for block in blocks if block)
+
+
+def _head(experiment: Experiment) -> str:
+    lines = [f"{experiment.name}: {experiment.question}" if experiment.question else experiment.name]
+    arms = [f"{name} (baseline)" if name == experiment.baseline else name for name in experiment.arms]
+    lines.append(f"arms      {', '.join(arms)}")
+    lines.append(f"factors   {', '.join(experiment.factors)}")
+    lines.append(f"data      {experiment.data.source}")
+    lines.append(f"seeds     {len(experiment.seeds)}: {_listed(experiment.seeds)}")
+    judged = [f"{m.name} (margin {m.margin:g})" if m.margin else m.name for m in experiment.metrics]
+    lines.append(f"metrics   {', '.join(judged)}")
+    return "\n".join(lines)
+
+
+def _listed(numbers: list[int]) -> str:
+    if len(numbers) > 2 and numbers == list(range(numbers[0], numbers[-1] + 1)):
+        return f"{numbers[0]} to {numbers[-1]}"
+    shown = ", ".join(str(number) for number in numbers[:12])
+    return shown + (", …" if len(numbers) > 12 else "")
+
+
+def _differing(experiment: Experiment) -> str:
+    """The settings in which arms differ, side by side."""
+    paths = list(dict.fromkeys(difference.path for difference in differences(experiment)))
+    rows = [["differs in", *experiment.arms]]
+    for path in paths:
+        rows.append(
+            [path, *(_setting(arm.model_dump(mode="json"), path) for arm in experiment.arms.values())]
+        )
+    return _aligned(rows) if paths else "The arms do not differ in anything."
+
+
+def _setting(spec: Any, path: str) -> str:
+    for part in path.split("."):
+        if not isinstance(spec, dict) or part not in spec:
+            return "-"
+        spec = spec[part]
+    return spec if isinstance(spec, str) else short(spec)
+
+
+def _shared(experiment: Experiment) -> str:
+    arm = next(iter(experiment.arms.values()))
+    training, execution = arm.training, arm.execution
+    differing = {difference.path for difference in differences(experiment)}
+
+    def equal(path: str, text: str) -> list[str]:
+        return [] if any(p == path or p.startswith(f"{path}.") for p in differing) else [text]
+
+    parts = [
+        *equal("training.epochs", f"{training.epochs} epochs"),
+        *equal("training.batch_size", f"batches of {training.batch_size}"),
+        *equal("training.optimizer", f"{training.optimizer.name} at {training.optimizer.learning_rate:g}"),
+        *equal("training.schedule", f"{training.schedule.name} schedule"),
+        *equal("execution.precision", execution.precision),
+        *equal(
+            "execution.deterministic", "deterministic" if execution.deterministic else "not deterministic"
+        ),
+        *equal("execution.device", f"device {execution.device}"),
+    ]
+    return f"alike     {', '.join(parts)}; every default: assay check --full"
+
+
+def _plan(plan: Estimate) -> str:
+    jobs = ", ".join(f"{count} {rule}" for rule, count in plan.jobs.items())
+    lines = [f"jobs      {sum(plan.jobs.values())}: {jobs}"]
+    work = f"{plan.trainings} trainings, {plan.epochs} epochs in all"
+    if plan.training_seconds is None:
+        lines.append(f"time      {work}; how long one takes is known once each arm has finished one")
+    else:
+        lines.append(
+            f"time      {work}; about {_duration(plan.training_seconds)} of work, from finished runs"
+        )
+    if plan.profile_seconds:
+        lines.append(f"          profile: about {_duration(plan.profile_seconds)}, the machine to itself")
+    return "\n".join(lines)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _aligned(rows: list[list[str]]) -> str:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )

@@ -1,0 +1,1 @@
+"""Training one arm at one seed."""

@@ -1,0 +1,60 @@
+"""How the arithmetic is done: device, precision, determinism, memory format, compilation."""
+
+import os
+import shutil
+from contextlib import AbstractContextManager, nullcontext
+from typing import cast
+
+import torch
+from torch import nn
+
+from assay.config.schema import Execution
+from assay.environment import select_device
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def apply(settings: Execution) -> torch.device:
+    """Set the process up as the arm asks; returns its device. To be called before anything is computed.
+
+    Raises: ValueError for a device that is not there.
+    """
+    if settings.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    device = select_device(settings.device)
+    torch.set_num_threads(settings.threads)
+    torch.use_deterministic_algorithms(settings.deterministic)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.backends.cudnn.deterministic = settings.deterministic
+    torch.backends.cudnn.benchmark = not settings.deterministic
+    torch.backends.cuda.matmul.allow_tf32 = settings.tf32
+    torch.backends.cudnn.allow_tf32 = settings.tf32
+    return device
+
+
+def autocast(settings: Execution, device: torch.device) -> AbstractContextManager[object]:
+    """Automatic mixed precision for bf16 and fp16; nothing for fp32."""
+    if settings.precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=DTYPES[settings.precision])
+
+
+def place(model: nn.Module, settings: Execution, device: torch.device) -> nn.Module:
+    """The model on its device, in its memory format."""
+    layout = torch.channels_last if settings.channels_last else torch.preserve_format
+    return model.to(device=device, memory_format=layout)  # type: ignore[call-overload, no-any-return]
+
+
+def compiled(model: nn.Module, settings: Execution, device: torch.device) -> nn.Module:
+    """The model as it is called: compiled where the arm asks. It shares its weights with `model`.
+
+    Raises: ValueError where PyTorch would find no compiler.
+    """
+    if not settings.compile:
+        return model
+    if device.type == "cpu" and not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
+        raise ValueError(
+            "execution.compile: torch.compile needs a C++ compiler on CPUs and found none; "
+            "install g++ or write `compile: false`"
+        )
+    return cast(nn.Module, torch.compile(model))

@@ -1,0 +1,270 @@
+"""The training loop: steps, validation, choice of the epoch, checkpoints, log."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from hashlib import sha256
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
+from torch.nn.functional import cross_entropy
+
+from assay.config.schema import Arm
+from assay.data.batches import Batch, Batches
+from assay.records import Log
+from assay.training.checkpoint import Checkpoints, random_state, restore_random_state
+from assay.training.ema import EMA
+from assay.training.execution import autocast, compiled
+from assay.training.optimizers import build_optimizer, set_learning_rate
+from assay.training.schedule import factor
+
+LOG_SECONDS = 0.2
+"""Least time between two lines about steps; the first and the last step of an epoch always get one."""
+
+
+class Diverged(Exception):
+    """The loss is no longer a finite number."""
+
+
+class Interrupted(Exception):
+    """Somebody asked the run to end; a checkpoint has been written."""
+
+
+@dataclass
+class Position:
+    """How far a run is. Everything here goes into a checkpoint."""
+
+    epoch: int = 0
+    step: int = 0
+    updates: int = 0
+    loss_sum: float = 0.0
+    correct: int = 0
+    seen: int = 0
+    digest: str = ""
+    seconds: float = 0.0
+    history: list[dict[str, float | int]] = field(default_factory=list)
+    best: tuple[float, float] | None = None
+    best_epoch: int | None = None
+
+
+class Loop:
+    """One run from its position to its end. `best_weights` are those of the chosen epoch, on the CPU."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        settings: Arm,
+        *,
+        seed: int,
+        classes: int,
+        training: Batches,
+        validation: Batches,
+        checkpoints: Checkpoints,
+        log: Log,
+        stop_requested: Callable[[], bool],
+    ) -> None:
+        self.model = model
+        self.settings = settings.training
+        self.augmentation = settings.augmentation
+        self.execution = settings.execution
+        self.seed, self.classes = seed, classes
+        self.training, self.validation = training, validation
+        self.checkpoints, self.log, self.stop_requested = checkpoints, log, stop_requested
+        self.device = training.device
+        self.optimizer = build_optimizer(model, self.settings.optimizer)
+        self.forward = compiled(model, self.execution, self.device)
+        self.ema = EMA(model, self.settings.ema_decay) if self.settings.ema_decay else None
+        scaled = self.execution.precision == "fp16" and self.device.type == "cuda"
+        self.scaler = GradScaler(self.device.type, enabled=scaled)
+        self.position = Position()
+        self.best_weights: dict[str, Tensor] = {}
+        self.updates_per_epoch = math.ceil(training.steps_per_epoch / self.settings.accumulate)
+        self._last_checkpoint = self._last_line = time.monotonic()
+
+    def run(self) -> None:
+        """Raises: Diverged, Interrupted."""
+        while self.position.epoch < self.settings.epochs:
+            self._train_epoch()
+            self._validate()
+            self.position.epoch += 1
+            self.position.step = 0
+            self.position.loss_sum, self.position.correct, self.position.seen = 0.0, 0, 0
+            self._maybe_checkpoint()
+
+    def _train_epoch(self) -> None:
+        """The steps of the current epoch that are left, the sums of those before being in the position."""
+        at, steps = self.position, self.training.steps_per_epoch
+        self.model.train()
+        began, before = time.monotonic(), at.seconds
+        loss_sum = torch.tensor(at.loss_sum, dtype=torch.float64, device=self.device)
+        correct = torch.tensor(at.correct, dtype=torch.int64, device=self.device)
+        batches = self.training.epoch(
+            self.seed, at.epoch, self.augmentation, classes=self.classes, first_step=at.step
+        )
+        for batch in batches:
+            ends_group = (at.step + 1) % self.settings.accumulate == 0 or at.step + 1 == steps
+            loss, logits = self._backward(batch, self._group_size(at.step, steps))
+            if ends_group:
+                self._update()
+            with torch.no_grad():
+                loss_sum += loss.detach() * len(batch.labels)
+                correct += (logits.detach().argmax(1) == batch.labels).sum()
+            at.seen += len(batch.labels)
+            at.digest = sha256(at.digest.encode() + batch.digest).hexdigest()
+            at.step += 1
+            at.seconds = before + time.monotonic() - began
+            now = time.monotonic()
+            if at.step in (1, steps) or now - self._last_line > LOG_SECONDS:
+                self._last_line = now
+                self._log_step(float(loss), float(loss_sum), int(correct))
+            if ends_group and self._checkpoint_due(now):
+                at.loss_sum, at.correct = float(loss_sum), int(correct)
+                self._checkpoint()
+        at.loss_sum, at.correct = float(loss_sum), int(correct)
+
+    def _group_size(self, step: int, steps: int) -> int:
+        """How many steps share the update that this step belongs to; the last group may be smaller."""
+        first = step - step % self.settings.accumulate
+        return min(self.settings.accumulate, steps - first)
+
+    def _backward(self, batch: Batch, group: int) -> tuple[Tensor, Tensor]:
+        with autocast(self.execution, self.device):
+            logits = self.forward(batch.images)
+            target = batch.labels if batch.targets is None else batch.targets
+            loss = cross_entropy(logits, target, label_smoothing=self.settings.label_smoothing)
+        self.scaler.scale(loss / group if group > 1 else loss).backward()  # type: ignore[no-untyped-call]
+        return loss, logits
+
+    def _update(self) -> None:
+        at = self.position
+        rate = self.settings.optimizer.learning_rate * factor(
+            self.settings.schedule,
+            at.updates,
+            updates_per_epoch=self.updates_per_epoch,
+            updates=self.updates_per_epoch * self.settings.epochs,
+        )
+        set_learning_rate(self.optimizer, rate)
+        if self.settings.clip_norm is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.ema is not None:
+            self.ema.update()
+        at.updates += 1
+
+    def _log_step(self, loss: float, loss_sum: float, correct: int) -> None:
+        at = self.position
+        self.log.write(
+            "step",
+            step=at.epoch * self.training.steps_per_epoch + at.step,
+            epoch=at.epoch,
+            loss=loss,
+            accuracy=correct / at.seen,
+            gpu_memory_mb=self._gpu_memory(),
+            throughput_samples_per_sec=self._throughput(),
+        )
+        if not math.isfinite(loss_sum):
+            raise Diverged(f"training loss is {loss} in epoch {at.epoch}, step {at.step}")
+
+    def _throughput(self) -> float | None:
+        at = self.position
+        samples = at.epoch * self.training.steps_per_epoch * self.training.batch_size + at.seen
+        return samples / at.seconds if at.seconds > 0 else None
+
+    def _gpu_memory(self) -> float | None:
+        if self.device.type != "cuda":
+            return None
+        return torch.cuda.max_memory_allocated(self.device) / 2**20
+
+    def _validate(self) -> None:
+        at = self.position
+        model = self.model if self.ema is None else self.ema.model
+        loss, accuracy = self._measure(model)
+        entry: dict[str, float | int] = {
+            "epoch": at.epoch,
+            "step": (at.epoch + 1) * self.training.steps_per_epoch,
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "train_loss": at.loss_sum / at.seen,
+            "train_accuracy": at.correct / at.seen,
+            "validation_loss": loss,
+            "validation_accuracy": accuracy,
+            "seconds": at.seconds,
+        }
+        extra = {key: value for key, value in entry.items() if key not in {"epoch", "step"}}
+        self.log.write(
+            "epoch",
+            **{"step": entry["step"], "epoch": at.epoch, "loss": loss, "accuracy": accuracy},
+            gpu_memory_mb=self._gpu_memory(),
+            throughput_samples_per_sec=self._throughput(),
+            **extra,
+        )
+        if not math.isfinite(loss):
+            raise Diverged(f"validation loss is {loss} after epoch {at.epoch}")
+        at.history.append(entry)
+        if self.settings.select == "last" or at.best is None or (accuracy, -loss) > at.best:
+            at.best, at.best_epoch = (accuracy, -loss), at.epoch
+            self.best_weights = weights_of(model)
+
+    @torch.no_grad()
+    def _measure(self, model: nn.Module) -> tuple[float, float]:
+        """Mean cross-entropy and accuracy on the validation split."""
+        model.eval()
+        loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
+        correct = torch.zeros((), dtype=torch.int64, device=self.device)
+        for batch in self.validation.sequential():
+            with autocast(self.execution, self.device):
+                logits = model(batch.images).float()
+            loss_sum += cross_entropy(logits, batch.labels, reduction="sum")
+            correct += (logits.argmax(1) == batch.labels).sum()
+        return float(loss_sum) / self.validation.count, int(correct) / self.validation.count
+
+    def _checkpoint_due(self, now: float) -> bool:
+        return self.stop_requested() or now - self._last_checkpoint >= self.settings.checkpoint_seconds
+
+    def _maybe_checkpoint(self) -> None:
+        if self.position.epoch < self.settings.epochs and self._checkpoint_due(time.monotonic()):
+            self._checkpoint()
+
+    def _checkpoint(self) -> None:
+        self.checkpoints.save(self.state())
+        self._last_checkpoint = time.monotonic()
+        self.log.write("checkpoint", epoch=self.position.epoch, step=self.position.step)
+        if self.stop_requested():
+            self.log.flush()
+            raise Interrupted
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "position": asdict(self.position),
+            "model": self.model.state_dict(),
+            "ema": None if self.ema is None else self.ema.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "best_weights": self.best_weights,
+            "random": random_state(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.position = Position(**state["position"])
+        if self.position.best is not None:
+            accuracy, loss = self.position.best
+            self.position.best = (accuracy, loss)
+        self.model.load_state_dict(state["model"])
+        if self.ema is not None:
+            self.ema.model.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.best_weights = state["best_weights"]
+        restore_random_state(state["random"])
+
+
+def weights_of(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of the state on the CPU that shares no memory, as a safetensors file needs it."""
+    return {
+        name: value.detach().to("cpu", copy=True).contiguous() for name, value in model.state_dict().items()
+    }

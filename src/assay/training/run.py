@@ -1,0 +1,291 @@
+"""One run, from settings to record: set up, train or go on, write weights and record."""
+
+import random
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from assay.config.schema import Arm, spec_of
+from assay.data.batches import Batches
+from assay.data.store import MANIFEST, Store, open_store
+from assay.data.streams import stream_int
+from assay.environment import capture, code
+from assay.models.build import build
+from assay.models.sources import source_files
+from assay.records import (
+    Log,
+    Measurement,
+    Outcome,
+    Record,
+    canonical_json,
+    now,
+    sha256_file,
+    sha256_text,
+    write_atomically,
+)
+from assay.sources import stage_sha256
+from assay.training.checkpoint import Checkpoints, sole_writer
+from assay.training.execution import apply, place
+from assay.training.loop import Diverged, Interrupted, Loop
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+_CPU_MEMORY = ("can't allocate memory", "not enough memory")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is trained, and where its files are."""
+
+    experiment: str
+    arm: str
+    seed: int
+    settings: Arm
+    data: Path
+    output: Path
+    checkpoint: Path
+    module_roots: Sequence[Path] = ()
+
+
+class StopRequest:
+    """Whether somebody asked this process to end, and by which signal."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+
+    def __call__(self) -> bool:
+        return self.number is not None
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        def note(number: int, _: object) -> None:
+            self.number = number
+
+        before = {number: signal.signal(number, note) for number in STOP_SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def train(run: Run) -> int:
+    """Train one arm at one seed, going on from a checkpoint of the same run if there is one.
+
+    Leaves `model.safetensors` and, last, `record.json`. A run that diverges or runs out of memory leaves them
+    too: that is its result. Returns the exit status: 0, or 128 + the signal that asked the run to end.
+    """
+    stop = StopRequest()
+    with stop.listening(), sole_writer(run.checkpoint.parent / ".lock"):
+        try:
+            _train(run, stop)
+        except Interrupted:
+            assert stop.number is not None
+            print(f"{run.output}: asked to end by signal {stop.number}; the same command goes on from here")
+            return 128 + stop.number
+    return 0
+
+
+def _train(run: Run, stop: StopRequest) -> None:
+    started, began = now(), time.monotonic()
+    device = apply(run.settings.execution)
+    store = open_store(run.data)
+    user_files = source_files(run.settings.model.source, run.module_roots)
+    spec = spec_of(run.settings)
+    data_sha256 = sha256_file(run.data / MANIFEST)
+    origin = code("train", user_files)
+    fingerprint = _fingerprint(run, spec, data_sha256, origin.user_sources, device)
+    checkpoints = Checkpoints(run.checkpoint, fingerprint)
+    saved = checkpoints.load()
+    attempt = 1 if saved is None else int(saved["attempt"]) + 1
+    events = run.output / "log.jsonl"
+    if saved is None:
+        events.unlink(missing_ok=True)
+    identity: dict[str, str | int] = {
+        "experiment": run.experiment,
+        "arm": run.arm,
+        "seed": run.seed,
+        "stage": "train",
+    }
+    outcome: Outcome = "completed"
+    message = None
+    loop = None
+    with Log(events, identity=identity, attempt=attempt) as log:
+        for warning in checkpoints.warnings:
+            print(warning, file=sys.stderr)
+            log.write("warning", message=warning)
+        try:
+            loop = _loop(run, store, device, checkpoints, log, stop, attempt)
+            if saved is not None:
+                loop.restore(saved["loop"])
+            log.write(
+                "started" if saved is None else "resumed",
+                epoch=loop.position.epoch,
+                epochs=run.settings.training.epochs,
+                steps_per_epoch=loop.training.steps_per_epoch,
+                device=str(device),
+            )
+            loop.run()
+        except Diverged as error:
+            outcome, message = "diverged", str(error)
+        except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+            outcome, message = "out_of_memory", str(error).splitlines()[0]
+        log.write("finished", outcome=outcome, message=message)
+    weights = loop.best_weights if loop is not None and outcome == "completed" else {}
+    weights_sha256 = _write_weights(weights, run.output / "model.safetensors")
+    seconds = None if attempt > 1 else time.monotonic() - began
+    record = Record(
+        stage="train",
+        experiment=run.experiment,
+        arm=run.arm,
+        seed=run.seed,
+        outcome=outcome,
+        message=message,
+        started=started,
+        finished=now(),
+        spec=spec,
+        spec_sha256=sha256_text(canonical_json(spec)),
+        data_sha256=data_sha256,
+        batches_sha256=(loop.position.digest or None) if loop is not None else None,
+        weights_sha256=weights_sha256,
+        code=origin,
+        environment=capture(threads=run.settings.execution.threads, device=device),
+        metrics=_metrics(loop if outcome == "completed" else None, seconds, resumed=attempt > 1),
+        details={} if loop is None else _details(loop),
+        resumed=attempt > 1,
+        attempts=attempt,
+        warnings=checkpoints.warnings,
+    )
+    record.write(run.output / "record.json")
+    checkpoints.remove()
+
+
+def _fingerprint(
+    run: Run, spec: dict[str, object], data_sha256: str, user_sources: dict[str, str], device: torch.device
+) -> str:
+    """Everything that decides a run; how often it is saved does not."""
+    training = {key: value for key, value in run.settings.training.model_dump(mode="json").items()}
+    del training["checkpoint_seconds"]
+    decisive = {
+        "experiment": [run.experiment, run.arm, run.seed],
+        "spec": spec | {"training": training},
+        "data": data_sha256,
+        "code": [stage_sha256("train"), sorted(user_sources.values())],
+        "torch": torch.__version__,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+    }
+    return sha256_text(canonical_json(decisive))
+
+
+def _loop(
+    run: Run,
+    store: Store,
+    device: torch.device,
+    checkpoints: Checkpoints,
+    log: Log,
+    stop: StopRequest,
+    attempt: int,
+) -> Loop:
+    manifest, settings = store.manifest, run.settings
+    classes = len(manifest.classes)
+    model = build(
+        settings.model,
+        image_shape=manifest.image_shape,
+        classes=classes,
+        seed=run.seed,
+        module_roots=run.module_roots,
+    )
+    model = place(model, settings.execution, device)
+
+    def batches(split: str) -> Batches:
+        return Batches(
+            store.split(split),  # type: ignore[arg-type]
+            batch_size=settings.training.batch_size,
+            device=device,
+            mean=manifest.mean,
+            std=manifest.std,
+            image_size=settings.model.image_size,
+            channels_last=settings.execution.channels_last,
+        )
+
+    seed_globally(run.seed)
+    return Loop(
+        model,
+        settings,
+        seed=run.seed,
+        classes=classes,
+        training=batches("train"),
+        validation=batches("validation"),
+        checkpoints=_Attempts(checkpoints, attempt),
+        log=log,
+        stop_requested=stop,
+    )
+
+
+class _Attempts(Checkpoints):
+    """Checkpoints that know which attempt of the run they are from."""
+
+    def __init__(self, checkpoints: Checkpoints, attempt: int) -> None:
+        super().__init__(checkpoints.folder, checkpoints.fingerprint)
+        self._attempt = attempt
+
+    def save(self, state: object) -> None:
+        super().save({"attempt": self._attempt, "loop": state})
+
+
+def seed_globally(seed: int) -> None:
+    """Seed what a model may draw from while it trains: PyTorch's, NumPy's and Python's global generators."""
+    number = stream_int(seed, "dropout")
+    torch.manual_seed(number)
+    np.random.seed(number % 2**32)
+    random.seed(number)
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return any(text in str(error) for text in _CPU_MEMORY)
+
+
+def _write_weights(weights: dict[str, Tensor], path: Path) -> str:
+    write_atomically(path, save(weights))
+    return sha256_file(path)
+
+
+def _metrics(loop: Loop | None, seconds: float | None, *, resumed: bool) -> dict[str, Measurement]:
+    """Of the chosen epoch. Timings of a resumed run are left out: it was not measured as one."""
+    chosen: dict[str, float | int] = {}
+    if loop is not None:
+        chosen = next(entry for entry in loop.position.history if entry["epoch"] == loop.position.best_epoch)
+    throughput = None
+    if loop is not None and not resumed and loop.position.seconds > 0:
+        samples = loop.training.steps_per_epoch * loop.training.batch_size * len(loop.position.history)
+        throughput = samples / loop.position.seconds
+    count = None if loop is None else loop.validation.count
+    return {
+        "validation_accuracy": Measurement(
+            unit="fraction", value=chosen.get("validation_accuracy"), count=count
+        ),
+        "validation_loss": Measurement(unit="nats", value=chosen.get("validation_loss"), count=count),
+        "train_seconds": Measurement(unit="s", value=seconds),
+        "train_samples_per_second": Measurement(unit="samples/s", value=throughput),
+    }
+
+
+def _details(loop: Loop) -> dict[str, object]:
+    return {
+        "epochs": len(loop.position.history),
+        "chosen_epoch": loop.position.best_epoch,
+        "steps_per_epoch": loop.training.steps_per_epoch,
+        "history": loop.position.history,
+    }
