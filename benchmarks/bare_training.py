@@ -7,6 +7,7 @@ batches and validation are those of the experiment.
 import argparse
 import json
 import math
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,23 +16,20 @@ from torch import nn
 
 
 def network(kind: str, classes: int, size: int) -> nn.Module:
+    """The networks of the default experiment, layer by layer."""
     if kind == "mlp":
-        return nn.Sequential(nn.Flatten(), nn.Linear(size * size, 128), nn.ReLU(), nn.Linear(128, classes))
-    return nn.Sequential(
-        nn.Conv2d(1, 16, 3, padding=1, bias=False),
-        nn.BatchNorm2d(16),
-        nn.ReLU(),
-        nn.Conv2d(16, 32, 3, padding=1, bias=False),
-        nn.BatchNorm2d(32),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Conv2d(32, 32, 3, padding=1, bias=False),
-        nn.BatchNorm2d(32),
-        nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(32, classes),
-    )
+        widths = (size * size, 256, 128)
+        hidden = [layer for pair in pairwise(widths) for layer in (nn.Linear(*pair), nn.ReLU(inplace=True))]
+        return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(widths[-1], classes))
+    layers: list[nn.Module] = []
+    for stage, (before, after) in enumerate(pairwise((1, 16, 32, 64))):
+        layers += [nn.MaxPool2d(2)] if stage else []
+        layers += [
+            nn.Conv2d(before, after, 3, padding=1, bias=False),
+            nn.BatchNorm2d(after),
+            nn.ReLU(inplace=True),
+        ]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, classes))
 
 
 def main() -> None:
@@ -63,9 +61,13 @@ def main() -> None:
     )
     steps = len(images) // options.batch_size
     total = steps * options.epochs
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * step / total))
-    )
+
+    def factor(step: int) -> float:
+        if step < steps:
+            return (step + 1) / steps
+        return 0.5 * (1 + math.cos(math.pi * (step - steps) / (total - steps)))
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
     criterion = nn.CrossEntropyLoss()
     for _ in range(options.epochs):
         model.train()

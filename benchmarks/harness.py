@@ -28,7 +28,7 @@ FILE = REPOSITORY / "config" / "config.yaml"
 
 
 def run(command: list[str], folder: Path) -> None:
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY / "src")}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     if done.returncode != 0:
         sys.exit(f"{command} failed:\n{done.stdout}{done.stderr}")

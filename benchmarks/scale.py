@@ -106,7 +106,10 @@ def timed(command: list[str], folder: Path) -> tuple[float, float]:
     """Wall seconds and peak MiB of a command."""
     with tempfile.TemporaryFile("w+") as output:
         began = time.perf_counter()
-        process = subprocess.Popen(command, cwd=folder, stdout=output, stderr=subprocess.STDOUT)
+        environment = os.environ | {"PYTHONPATH": str(REPOSITORY / "src")}
+        process = subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT
+        )
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - began
         if status != 0:
