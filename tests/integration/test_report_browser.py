@@ -9,7 +9,7 @@ import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -50,7 +50,10 @@ document.getElementById("page").addEventListener("load", event => {
 class Quiet(SimpleHTTPRequestHandler):
     """Serves a folder, and remembers what was asked for."""
 
-    asked: list[str] = []
+    asked: ClassVar[list[str]] = []
+
+    def log_message(self, *_: object) -> None:
+        pass
 
     def log_request(self, *_: object) -> None:
         self.asked.append(self.path)

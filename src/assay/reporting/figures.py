@@ -6,7 +6,7 @@ No pyplot: figures are made and saved without a global state. What is capped say
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,8 @@ MAX_ARMS = 8
 """Arms drawn in one figure; the tables have all."""
 MAX_LINES = 60
 """Thin lines drawn per arm or figure; medians and intervals are over all runs read."""
+MAX_POINTS = 200
+"""Small points drawn per row of differences."""
 MAX_ROWS = 24
 """Rows of the figure of differences."""
 
@@ -85,12 +87,13 @@ def differences(results: Results) -> Drawn | None:
     )
     if metric.margin is not None:
         caption += " Shaded: the margin within which a difference does not matter."
+    caption += parts.cap(max(len(found.differences) for found in rows), MAX_POINTS, "pairs an arm")
     return figure, caption + parts.cap(len(shown), len(rows), "arms")
 
 
 def _difference_row(axes: "Axes", metric: MetricResult, found: Contrast, row: int, style: ArmStyle) -> None:
     values = parts.on_axis(metric, np.fromiter(found.differences.values(), float))
-    values = values[np.linspace(0, len(values) - 1, min(len(values), 200)).astype(int)]
+    values = values[np.linspace(0, len(values) - 1, min(len(values), MAX_POINTS)).astype(int)]
     offsets = 0.22 + 0.1 * (np.arange(len(values)) % 3 - 1)
     axes.plot(
         values,
@@ -131,7 +134,11 @@ def paired_slopes(results: Results) -> Drawn | None:
             axes.plot([place], [height], marker=style.marker, markersize=4.5, color=style.colour, zorder=3)
     for place, arm in enumerate(drawn):
         _mean_beside(axes, metric, arm, place, styles[arm], last=place == len(drawn) - 1)
-    axes.set_xticks(range(len(drawn)), [parts.short(arm) for arm in drawn], color=INK)
+    names = [parts.short(arm) for arm in drawn]
+    slanted: Any = (
+        {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if len("".join(names)) > 40 else {}
+    )
+    axes.set_xticks(range(len(drawn)), names, color=INK, **slanted)
     axes.set_xlim(-0.45, len(drawn) - 0.55)
     axes.grid(axis="x", visible=False)
     axes.set_ylabel(parts.label(metric))
@@ -172,7 +179,7 @@ def accuracy_against_latency(results: Results) -> Drawn | None:
         return None
     styles = parts.styles(results)
     figure, axes = parts.figure()
-    for arm, cost, gain in drawn[: 3 * MAX_ARMS]:
+    for arm, cost, gain in drawn[: 2 * MAX_ARMS]:
         style = styles[arm]
         assert gain.centre is not None
         low, high = (None, None) if gain.interval is None else (gain.interval.low, gain.interval.high)
@@ -187,12 +194,12 @@ def accuracy_against_latency(results: Results) -> Drawn | None:
     axes.margins(0.16, 0.2)
     axes.set_xlabel(f"latency of a batch of {size} (ms, lower is better)")
     axes.set_ylabel(parts.label(worth))
-    parts.legend(axes, len(drawn))
+    parts.legend(axes, min(len(drawn), 2 * MAX_ARMS))
     across = parts.spread_words(drawn[0][1])
     caption = (
         f"Up and to the left is better. Upright: {parts.confidence(results)} interval; across: {across}."
     )
-    return figure, caption + parts.cap(len(drawn), 3 * MAX_ARMS, "arms")
+    return figure, caption + parts.cap(len(drawn), 2 * MAX_ARMS, "arms")
 
 
 # --- cost -----------------------------------------------------------------------------------------------
@@ -228,7 +235,7 @@ def latency(results: Results) -> Drawn | None:
     )
     axes.set_xlabel("batch size")
     axes.set_ylabel("latency of a batch (ms)")
-    parts.legend(axes, len(measured))
+    parts.legend(axes, min(len(measured), MAX_ARMS))
     first = next(iter(measured.values()))[0][1]
     caption = (
         f"Median over {numbers.counted(first.count, 'block')}; bars and bands: {parts.spread_words(first)}."
@@ -287,12 +294,9 @@ def _curves(
     axes.xaxis.set_major_locator(parts.ticks(integer=True))
     axes.set_xlabel(x)
     axes.set_ylabel(y)
-    parts.legend(axes, len(drawn))
-    most = max(len(lines) for lines in drawn.values())
-    caption = "Thin: one line per seed; thick: their median."
-    return figure, caption + parts.cap(len(drawn), MAX_ARMS, "arms") + parts.cap(
-        most, MAX_LINES, "seeds an arm"
-    )
+    parts.legend(axes, min(len(drawn), MAX_ARMS))
+    caption = "Thin: one line per seed; thick: their median." + parts.cap(len(drawn), MAX_ARMS, "arms")
+    return figure, caption + parts.cap(len(results.experiment.seeds), MAX_LINES, "seeds an arm")
 
 
 def reliability(results: Results) -> Drawn | None:
@@ -321,4 +325,6 @@ def reliability(results: Results) -> Drawn | None:
         f"Test examples of {numbers.counted(runs, 'seed')} an arm, in bins of equal count by confidence. "
         "Below the diagonal a model is surer than it should be."
     )
-    return figure, caption + parts.cap(len(results.arms), MAX_ARMS, "arms")
+    done = max(sum(run.arm == arm and run.outcome == "completed" for run in results.runs) for arm in bins)
+    caption += parts.cap(len(results.arms), MAX_ARMS, "arms")
+    return figure, caption + parts.cap(done, runs, "seeds an arm")

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from assay.comparison.model import Contrast, MetricResult
@@ -13,8 +14,9 @@ from assay.reporting.table import Table
 
 MAX_ROWS = 100
 """Rows of a table on the page; its CSV has all."""
-MAX_CONTRASTS = 4
-"""Arms told in full at the top; the table has all."""
+MAX_CONTRASTS = 3
+"""Arms told in full, best first; the table has all."""
+_RANK = {"better": 0, "equivalent": 1, "inconclusive": 2, "worse": 3}
 
 
 @dataclass(frozen=True)
@@ -38,15 +40,18 @@ def page(results: Results, tables: Sequence[Table], images: Sequence[Image]) -> 
         lstrip_blocks=True,
     )
     metric = results.headline_metric
-    contrasts = [] if metric is None else metric.contrasts
+    contrasts = [] if metric is None else sorted(metric.contrasts, key=partial(_rank, metric))
     return environment.get_template("report.html.j2").render(
         comparison=results.comparison,
         experiment=results.experiment,
-        claim=split_claim(results.comparison.headline),
+        claim=headline(results),
         answers=[answer(results, metric, line) for line in contrasts[:MAX_CONTRASTS] if metric is not None],
         unanswered=max(0, len(contrasts) - MAX_CONTRASTS),
         others=[
-            (other.title, line) for other in results.metrics[1:] for line in other.contrasts[:MAX_CONTRASTS]
+            (other.title, line)
+            for other in results.metrics[1:]
+            for line in other.contrasts
+            if len(other.contrasts) <= MAX_CONTRASTS
         ],
         image_note=image_note(results),
         outcome_note=outcome_note(results),
@@ -64,13 +69,30 @@ def page(results: Results, tables: Sequence[Table], images: Sequence[Image]) -> 
     )
 
 
-def split_claim(headline: str) -> tuple[str, str]:
-    """What is claimed, and the numbers behind it, of a sentence `claim: numbers`."""
-    claim, colon, rest = headline.partition(": ")
-    if not colon or len(claim) > 160:
-        claim, colon, rest = headline.partition(". ")
-        return (f"{claim}.", rest) if colon else (headline, "")
+def headline(results: Results) -> tuple[str, str]:
+    """What is claimed, and the numbers behind it where they do not stand with each arm."""
+    metric, whole = results.headline_metric, results.comparison.headline
+    if not results.comparison.valid or metric is None:
+        return split_claim(whole)
+    if len(metric.contrasts) == 1:
+        return split_claim(whole)
+    if len(metric.contrasts) <= MAX_CONTRASTS:
+        return " ".join(split_claim(line.sentence)[0] for line in metric.contrasts), ""
+    return whole, ""
+
+
+def split_claim(sentence: str) -> tuple[str, str]:
+    """Claim and numbers of a sentence `claim: numbers.`; all of it is the claim where it is not of that form."""
+    claim, colon, rest = sentence.partition(": ")
+    if not colon:
+        return sentence, ""
     return f"{claim}.", rest[:1].upper() + rest[1:]
+
+
+def _rank(metric: MetricResult, line: Contrast) -> tuple[int, float]:
+    """Best first: by verdict, then by estimate."""
+    estimate = 0.0 if line.estimate is None else line.estimate
+    return _RANK[line.verdict], -estimate if metric.direction == "higher" else estimate
 
 
 def answer(results: Results, metric: MetricResult, line: Contrast) -> dict[str, Any]:
@@ -88,9 +110,17 @@ def answer(results: Results, metric: MetricResult, line: Contrast) -> dict[str, 
         "sure": _sure(metric, line),
         "sure_note": _sure_note(line),
         "costs": _costs(results, line.arm),
-        "reasons": line.reasons,
-        "needed": line.needed,
+        "why": line.sentence if len(metric.contrasts) > 1 else _why(line),
     }
+
+
+def _why(line: Contrast) -> str:
+    """What kept it from being conclusive, and what it would take."""
+    text = "; ".join(line.reasons)
+    if line.needed is not None:
+        more = numbers.counted(line.needed.further, "more pair")
+        text += f"{'. ' if text else ''}About {more} would be needed, were the difference as seen here."
+    return text[:1].upper() + text[1:]
 
 
 def _sure(metric: MetricResult, line: Contrast) -> str:

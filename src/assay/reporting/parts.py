@@ -1,6 +1,7 @@
 """Parts that several figures share: axes, legends, labels, and the words of captions."""
 
 import math
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
@@ -35,20 +36,29 @@ def figure(height: float = HEIGHT) -> "tuple[Figure, Axes]":
 def ticks(*, integer: bool = False) -> "MaxNLocator":
     from matplotlib.ticker import MaxNLocator
 
-    return MaxNLocator(7, steps=[1, 2, 2.5, 5, 10], integer=integer)
+    return MaxNLocator(6, steps=[1, 2, 2.5, 5, 10], integer=integer)
 
 
 def styles(results: Results) -> dict[str, ArmStyle]:
     return {arm: arm_style(index) for index, arm in enumerate(results.arms)}
 
 
-def short(name: str, most: int = 22) -> str:
-    return name if len(name) <= most else f"{name[: most - 1]}…"
+def short(name: str, most: int = 20) -> str:
+    """Names often differ at their ends: the middle goes."""
+    end = most * 2 // 5
+    return name if len(name) <= most else f"{name[: most - end - 1]}…{name[-end:]}"
 
 
 def legend(axes: "Axes", entries: int) -> None:
-    columns = 1 if entries <= 4 else 2
-    axes.legend(loc="best", ncols=columns)
+    """Inside where few arms leave room, else below in two columns."""
+    if entries <= 4:
+        axes.legend(loc="best")
+        return
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.set_figheight(figure.get_figheight() + 0.19 * math.ceil(entries / 2))
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=8, columnspacing=1.2)
 
 
 def log_axis(axes: "Axes", which: str, values: Sequence[float]) -> None:
@@ -74,10 +84,11 @@ def label(metric: MetricResult) -> str:
 
 
 def difference_label(metric: MetricResult, baseline: str) -> str:
-    if metric.scale == "ratio":
-        return f"{metric.title}, times that of {short(baseline)}"
     unit = "percentage points" if metric.unit == "fraction" else metric.unit
-    return f"{metric.title} minus that of {short(baseline)} ({unit})"
+    text = f"{metric.title} minus that of {short(baseline)} ({unit})"
+    if metric.scale == "ratio":
+        text = f"{metric.title}, times that of {short(baseline)}"
+    return textwrap.fill(text, 36)
 
 
 def replicate(metric: MetricResult) -> str:

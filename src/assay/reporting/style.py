@@ -15,7 +15,7 @@ DASHES: tuple[str | tuple[int, tuple[float, ...]], ...] = (
     (0, (1.5, 1.5)),
     (0, (6, 2, 1.5, 2)),
 )
-WIDTH, HEIGHT = 4.9, 3.3
+WIDTH, HEIGHT = 4.2, 2.9
 """Inches: at phone width the page shows a figure at about its natural size, on a desktop a little larger."""
 
 THEME_VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--grid"} | {
@@ -48,7 +48,7 @@ def drawing(salt: str) -> Iterator[None]:
         "axes.edgecolor": GRID,
         "axes.grid": True,
         "axes.labelcolor": MUTED,
-        "axes.labelsize": 8.5,
+        "axes.labelsize": 9,
         "axes.linewidth": 0.8,
         "axes.spines.right": False,
         "axes.spines.top": False,
@@ -56,10 +56,10 @@ def drawing(salt: str) -> Iterator[None]:
         "figure.constrained_layout.use": True,
         "figure.figsize": (WIDTH, HEIGHT),
         "font.family": "DejaVu Sans",
-        "font.size": 8.5,
+        "font.size": 9,
         "grid.color": GRID,
         "grid.linewidth": 0.6,
-        "legend.fontsize": 8.5,
+        "legend.fontsize": 9,
         "legend.frameon": False,
         "legend.handlelength": 2.6,
         "legend.labelcolor": INK,
@@ -74,10 +74,10 @@ def drawing(salt: str) -> Iterator[None]:
         "text.color": INK,
         "xtick.color": GRID,
         "xtick.labelcolor": MUTED,
-        "xtick.labelsize": 8,
+        "xtick.labelsize": 8.5,
         "ytick.color": GRID,
         "ytick.labelcolor": MUTED,
-        "ytick.labelsize": 8,
+        "ytick.labelsize": 8.5,
     }
     with matplotlib.rc_context(settings):
         yield

@@ -11,6 +11,7 @@ from made_results import ARMS, Made
 from assay.comparison.model import Comparison
 from assay.records import Record, RecordError
 from assay.reporting import html
+from assay.reporting.figures import plots
 from assay.reporting.read import ReportError, load
 from assay.reporting.run import report, write_tables
 from assay.reporting.tables import tables
@@ -234,6 +235,29 @@ def test_many_arms_and_seeds_are_capped_and_the_page_says_so(tmp_path: Path) -> 
     assert len(text) < 2_000_000
     with (tmp_path / "report" / "tables" / "runs.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 120
+
+
+def test_many_seeds_are_capped_and_the_captions_say_so(tmp_path: Path) -> None:
+    found = load(Made(tmp_path, seeds=70, blocks=1, steps=1).make())
+    captions = {plot.name: plot.draw(found)[1] for plot in plots() if plot.name != "differences"}  # type: ignore[index]
+    for name in ("paired-slopes", "validation-accuracy", "training-loss"):
+        assert "Drawn: 60 of 70 seeds" in captions[name]
+    assert "Drawn: 50 of 70 seeds an arm." in captions["reliability"]
+
+
+def test_nothing_is_drawn_beyond_the_edge(tmp_path: Path) -> None:
+    arms = {f"a-name-so-long-that-no-figure-has-room-for-it-{i}": ARMS["cnn"] for i in range(9)}
+    found = load(Made(tmp_path, arms=arms, seeds=2, blocks=1, steps=1).make())
+    for plot in plots():
+        drawn = plot.draw(found)
+        assert drawn is not None, plot.name
+        figure = drawn[0]
+        figure.draw_without_rendering()
+        edges = figure.get_tightbbox()
+        width, height = figure.get_size_inches()
+        assert min(edges.x0, edges.y0) > -0.01, plot.name
+        assert edges.x1 < width + 0.01, plot.name
+        assert edges.y1 < height + 0.01, plot.name
 
 
 def test_one_seed_and_no_profile(tmp_path: Path) -> None:
