@@ -93,7 +93,6 @@ class _Reader:
                 "missing" if given is None else "at least two arms are compared",
                 "write two names with their settings, e.g. `arms: {a: {model: {source: builtin:mlp}}, b: …}`",
             )
-        shared = {name: self.content[name] for name in ARM_SECTIONS if name in self.content}
         arms: dict[str, dict[str, Any]] = {}
         for name, own in (given if isinstance(given, dict) else {}).items():
             if own is None:
@@ -101,8 +100,12 @@ class _Reader:
             if not isinstance(own, dict):
                 self._add(("arms", str(name)), f"{short(own)} is not a section", "write its settings as keys")
                 own = {}
-            arms[str(name)] = _merge(shared, own, ())
+            arms[str(name)] = _merge(self._shared(), own, ())
         return arms
+
+    def _shared(self) -> dict[str, Any]:
+        """The sections that hold for all arms."""
+        return {name: self.content[name] for name in ARM_SECTIONS if name in self.content}
 
     def _normalise(self, rest: dict[str, Any], arms: list[str]) -> None:
         """The short forms that the file allows, written out."""
@@ -123,7 +126,7 @@ class _Reader:
             rest["factors"] = [factors]
 
     def _validate(self, rest: dict[str, Any], arms: dict[str, dict[str, Any]]) -> Experiment | None:
-        for name, sections in arms.items():
+        for name, sections in (arms or {"": {"model": {"source": "builtin:mlp"}} | self._shared()}).items():
             try:
                 Arm.model_validate(sections)
             except ValidationError as error:
@@ -167,6 +170,7 @@ class _Reader:
         if experiment.baseline not in experiment.arms:
             instead = _instead(experiment.baseline, experiment.arms)
             self._add(("baseline",), f"{experiment.baseline!r} is not an arm", instead)
+            return
         repeated = (
             sorted({seed for seed in experiment.seeds if experiment.seeds.count(seed) > 1})
             if len(set(experiment.seeds)) < len(experiment.seeds)
