@@ -3,8 +3,8 @@
     python benchmarks/read_logs.py [--runs 100] [--lines 10000] [--repeats 5]
 
 Each reader makes a table of arm, seed, event, step and loss of every line, in a process of its own, imports
-apart. The readers take turns; the best time of each counts. Readers that are not installed are left out. Prints
-times, their ratios to the fastest, and the memory that reading added at its peak.
+apart. The readers take turns; the best time of each counts. Readers that are not installed are left out.
+Prints times, their ratios to the fastest, and the memory that reading added at its peak.
 """
 
 import argparse

@@ -26,7 +26,8 @@ pytestmark = [
 ]
 
 SIZES = {"desktop": (1280, 800), "phone": (390, 844)}
-MEASURE = """<!doctype html><body><iframe id="page" src="index.html" width="WIDTH" height="HEIGHT"></iframe><script>
+MEASURE = """<!doctype html><body><iframe id="page" src="index.html" width="WIDTH" height="HEIGHT"></iframe>
+<script>
 document.getElementById("page").addEventListener("load", event => {
   const page = event.target.contentDocument, root = page.documentElement, width = root.clientWidth;
   page.querySelectorAll("details").forEach(details => details.open = true);

@@ -82,7 +82,7 @@ def headline(results: Results) -> tuple[str, str]:
 
 
 def split_claim(sentence: str) -> tuple[str, str]:
-    """Claim and numbers of a sentence `claim: numbers.`; all of it is the claim where it is not of that form."""
+    """Claim and numbers of a sentence `claim: numbers.`; all of it is the claim where it has no numbers."""
     claim, colon, rest = sentence.partition(": ")
     if not colon:
         return sentence, ""

@@ -88,7 +88,7 @@ def difference_label(metric: MetricResult, baseline: str) -> str:
     text = f"{metric.title} minus that of {short(baseline)} ({unit})"
     if metric.scale == "ratio":
         text = f"{metric.title}, times that of {short(baseline)}"
-    return textwrap.fill(text, 36)
+    return textwrap.fill(text, 32)
 
 
 def replicate(metric: MetricResult) -> str:

@@ -179,7 +179,7 @@ def _read_run(folder: Path, arm: str, seed: int, surroundings: Surroundings) -> 
 
 
 def _epochs(train: Record) -> list[Epoch]:
-    history = train.details.get("history") or train.details.get("epochs")
+    history = train.details.get("history")
     if not isinstance(history, list):
         return []
     return [
