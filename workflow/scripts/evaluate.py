@@ -1,0 +1,48 @@
+"""Evaluate one trained arm at one seed on the test split."""
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--experiment", required=True)
+    parser.add_argument("--arm", required=True)
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--settings", required=True, help="the resolved arm, as JSON")
+    parser.add_argument("--data", type=Path, required=True, help="folder of the prepared data")
+    parser.add_argument(
+        "--train", type=Path, required=True, help="folder of the training's weights and record"
+    )
+    parser.add_argument("--output", type=Path, required=True, help="folder for predictions and record")
+    parser.add_argument(
+        "--module-root", type=Path, nargs="+", default=[Path()], help="where modules are sought"
+    )
+    arguments = parser.parse_args(argv)
+
+    from assay.config.schema import Arm
+    from assay.evaluation.run import Run, evaluate
+
+    run = Run(
+        experiment=arguments.experiment,
+        arm=arguments.arm,
+        seed=arguments.seed,
+        settings=Arm.model_validate_json(arguments.settings),
+        data=arguments.data,
+        train=arguments.train,
+        output=arguments.output,
+        module_roots=arguments.module_root,
+    )
+    try:
+        evaluate(run)
+    except ValueError as error:
+        print(f"evaluate: {arguments.arm}, seed {arguments.seed}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    from assay.forkserver import dispatch
+
+    dispatch(__file__, main)
