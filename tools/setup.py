@@ -33,13 +33,17 @@ def main():
     parser.add_argument("--dev", action="store_true", help="also what tests and lints need")
     parser.add_argument("--environment", default=os.path.join(ROOT, ".venv"), help="folder to make")
     parser.add_argument("--requirements", help="another lock file")
-    parser.add_argument("--needs", type=int, default=NEEDED_BYTES, help="free bytes to ask for before it begins")
+    parser.add_argument(
+        "--needs", type=int, default=NEEDED_BYTES, help="free bytes to ask for before it begins"
+    )
     arguments = parser.parse_args()
     name = "dev.txt" if arguments.dev else "run.txt"
     lock = arguments.requirements or os.path.join(ROOT, "requirements", name)
     try:
         check_python()
-        Environment(os.path.abspath(arguments.environment), lock, arguments.needs, arguments.requirements).ensure()
+        Environment(
+            os.path.abspath(arguments.environment), lock, arguments.needs, arguments.requirements
+        ).ensure()
     except Failure as failure:
         sys.stderr.write("set-up: %s\n" % failure)
         return 1
@@ -89,7 +93,9 @@ class Environment:
         try:
             file = open(path, "a")
         except OSError as error:
-            raise Failure("%s cannot be written (%s); set up in a checkout that you own" % (path, error.strerror))
+            raise Failure(
+                "%s cannot be written (%s); set up in a checkout that you own" % (path, error.strerror)
+            )
         with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -114,7 +120,10 @@ class Environment:
             return "was not finished"
         if not self.current(stamp):
             return "is from another lock file, folder or Python"
-        if subprocess.call([self.python, "-c", ""], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) != 0:
+        if (
+            subprocess.call([self.python, "-c", ""], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            != 0
+        ):
             return "is broken: its interpreter does not run"
         damaged = damaged_file(stamp["site"])
         return None if damaged is None else "is broken: %s" % damaged
@@ -134,14 +143,27 @@ class Environment:
         self.check_space()
         remove(self.folder)
         say("making %s from %s" % (self.folder, os.path.relpath(self.lock, ROOT)))
-        run([sys.executable, "-m", "venv", "--without-pip", self.folder], "the virtual environment could not be made")
+        run(
+            [sys.executable, "-m", "venv", "--without-pip", self.folder],
+            "the virtual environment could not be made",
+        )
         bootstrap = os.path.join(ROOT, "requirements", "bootstrap.txt")
         pip = pip_command(self.python)
         options = ["--require-hashes", "--no-deps", "--disable-pip-version-check", "--quiet"]
         run([*pip, "install", *options, "-r", bootstrap], "the installer could not be fetched")
         say("fetching PyTorch and what else it needs: about 3 GB, once")
         uv = os.path.join(self.folder, "bin", "uv")
-        command = [uv, "pip", "install", "--python", self.python, "--require-hashes", "--no-deps", "-r", self.lock]
+        command = [
+            uv,
+            "pip",
+            "install",
+            "--python",
+            self.python,
+            "--require-hashes",
+            "--no-deps",
+            "-r",
+            self.lock,
+        ]
         run(command, "the requirements could not be installed", environment=uv_environment(pip))
         site = output([self.python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"])
         link_package(self.folder, site, self.python)
@@ -188,7 +210,12 @@ def damaged_file(site):
 
 def pip_command(python):
     """pip of this interpreter, working on the new environment; else the one that Python brings along."""
-    if subprocess.call([sys.executable, "-m", "pip", "--version"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) == 0:
+    if (
+        subprocess.call(
+            [sys.executable, "-m", "pip", "--version"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        == 0
+    ):
         return [sys.executable, "-m", "pip", "--python", python]
     try:
         import ensurepip  # noqa: F401
@@ -234,15 +261,36 @@ def link_package(folder, site, python):
 
 
 _CAUSES = (
-    (("No space left on device", "os error 28"), "the disk is full; make room and run the same command again"),
-    (("Hash mismatch", "DO NOT MATCH THE HASHES"), "a package is not the one that was locked: its hash differs.\n"
-        "  Do not use this index, or ask whoever runs it; `make lock` locks what it holds now"),
-    (("error sending request", "Failed to fetch", "dns error", "Connection refused", "NewConnectionError",
-      "Name or service not known", "Temporary failure in name resolution", "No matching distribution found",
-      "Network is unreachable", "timed out", "tls handshake"),
-     "the package index could not be reached.\n"
-        "  Check the network; behind a proxy or with an index of your own, set HTTPS_PROXY or PIP_INDEX_URL"),
-    (("Permission denied", "Read-only file system"), "files cannot be written; set up in a checkout that you own"),
+    (
+        ("No space left on device", "os error 28"),
+        "the disk is full; make room and run the same command again",
+    ),
+    (
+        ("Hash mismatch", "DO NOT MATCH THE HASHES"),
+        "a package is not the one that was locked: its hash differs.\n"
+        "  Do not use this index, or ask whoever runs it; `make lock` locks what it holds now",
+    ),
+    (
+        (
+            "error sending request",
+            "Failed to fetch",
+            "dns error",
+            "Connection refused",
+            "NewConnectionError",
+            "Name or service not known",
+            "Temporary failure in name resolution",
+            "No matching distribution found",
+            "Network is unreachable",
+            "timed out",
+            "tls handshake",
+        ),
+        "the package index could not be reached.\n"
+        "  Check the network; behind a proxy or with an index of your own, set HTTPS_PROXY or PIP_INDEX_URL",
+    ),
+    (
+        ("Permission denied", "Read-only file system"),
+        "files cannot be written; set up in a checkout that you own",
+    ),
 )
 
 
@@ -268,7 +316,9 @@ def indented(text, lines=15):
 
 
 def output(command):
-    result = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, universal_newlines=True)
+    result = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, universal_newlines=True
+    )
     return result.stdout.strip() if result.returncode == 0 else ""
 
 

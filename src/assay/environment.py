@@ -143,7 +143,7 @@ def _device(name: str) -> Device:
 def _from_driver(uuid: str) -> tuple[str | None, int | None]:
     """The driver's version and the GPU's memory in bytes, each None where NVML does not tell."""
     try:
-        import pynvml  # type: ignore[import-untyped]
+        import pynvml
 
         pynvml.nvmlInit()
     except Exception:

@@ -92,7 +92,7 @@ def _connect(address: str | None) -> socket.socket | None:
 def _delegate(connection: socket.socket, script: str, arguments: list[str]) -> int:
     environment = {name: value for name, value in os.environ.items() if name != VARIABLE}
     request = json.dumps(
-        {"script": os.path.abspath(script), "argv": arguments, "cwd": os.getcwd(), "env": environment}
+        {"script": str(Path(script).resolve()), "argv": arguments, "cwd": str(Path.cwd()), "env": environment}
     ).encode()
     descriptors = array.array("i", [0, 1, 2])
     connection.sendmsg([_LENGTH.pack(len(request))], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)])
@@ -193,8 +193,8 @@ def _work(request: dict[str, object], descriptors: list[int]) -> int:
     for target, descriptor in enumerate(descriptors):
         os.dup2(descriptor, target)
         os.close(descriptor)
-    sys.stdout = open(1, "w", closefd=False, buffering=1)
-    sys.stderr = open(2, "w", closefd=False, buffering=1)
+    sys.stdout = os.fdopen(1, "w", closefd=False, buffering=1)
+    sys.stderr = os.fdopen(2, "w", closefd=False, buffering=1)
     os.chdir(str(request["cwd"]))
     environment, arguments = request["env"], request["argv"]
     assert isinstance(environment, dict) and isinstance(arguments, list)

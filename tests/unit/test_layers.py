@@ -52,7 +52,9 @@ def test_no_package_imports_one_to_its_right() -> None:
     assert violations(SOURCE) == []
 
 
-@pytest.mark.parametrize(("part", "name"), [("training", "reporting"), ("records", "data"), ("config", "models")])
+@pytest.mark.parametrize(
+    ("part", "name"), [("training", "reporting"), ("records", "data"), ("config", "models")]
+)
 def test_the_check_sees_a_violation(part: str, name: str, tmp_path: Path) -> None:
     (tmp_path / part).mkdir()
     (tmp_path / part / "x.py").write_text(f"def f():\n    from assay.{name}.run import g\n    return g\n")

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-
-from conftest import TINY, Project
+from project import TINY, Project
 
 RESULT = {"compare": 1, "report": 1}
 RESOLVED = {"resolve_experiment": 1, **RESULT}

@@ -11,7 +11,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from conftest import TINY, Project
+from project import TINY, Project
 
 LONGER: dict[str, Any] = deepcopy(TINY) | {
     "seeds": 1,

@@ -2,7 +2,7 @@
 
 from copy import deepcopy
 
-from conftest import TINY, Project
+from project import TINY, Project
 
 
 def refusal(project: Project) -> str:

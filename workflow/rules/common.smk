@@ -48,9 +48,7 @@ wildcard_constraints:
 
 def run_targets(pattern):
     """One path per arm and seed."""
-    return expand(
-        pattern, experiment=EXPERIMENT.name, arm=list(EXPERIMENT.arms), seed=EXPERIMENT.seeds
-    )
+    return expand(pattern, experiment=EXPERIMENT.name, arm=list(EXPERIMENT.arms), seed=EXPERIMENT.seeds)
 
 
 def profile_targets(pattern):

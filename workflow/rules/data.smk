@@ -5,8 +5,8 @@ rule prepare_data:
         manifest="results/{experiment}/data/manifest.json",
     log:
         "logs/{experiment}/prepare_data.log",
-    threads: 1
     retries: 1
+    threads: 1
     params:
         stage=stage_params("data", canonical_json(EXPERIMENT.data.model_dump(mode="json"))),
     message:

@@ -9,8 +9,8 @@ rule evaluate:
         predictions="results/{experiment}/runs/{arm}/seed-{seed}/evaluate/predictions.parquet",
     log:
         "logs/{experiment}/evaluate/{arm}/seed-{seed}.log",
-    threads: lambda wildcards: EXPERIMENT.arms[wildcards.arm].execution.threads
     retries: 1
+    threads: lambda wildcards: EXPERIMENT.arms[wildcards.arm].execution.threads
     params:
         stage=lambda wildcards: stage_params("evaluate", arm_settings(wildcards.arm)),
     message:

@@ -9,8 +9,8 @@ rule profile:
         ),
     log:
         "logs/{experiment}/profile/block-{block}.log",
-    threads: workflow.cores or 1
     retries: 1
+    threads: workflow.cores or 1
     params:
         stage=stage_params("profile", profile_settings()),
     message:

@@ -8,8 +8,8 @@ rule train:
     log:
         text="logs/{experiment}/train/{arm}/seed-{seed}.log",
         events="results/{experiment}/runs/{arm}/seed-{seed}/train/log.jsonl",
-    threads: lambda wildcards: EXPERIMENT.arms[wildcards.arm].execution.threads
     retries: 1
+    threads: lambda wildcards: EXPERIMENT.arms[wildcards.arm].execution.threads
     params:
         stage=lambda wildcards: stage_params("train", arm_settings(wildcards.arm)),
     message:

@@ -14,9 +14,21 @@ from torch.utils.flop_counter import FlopCounterMode
 from assay.models.isolation import dry_device, dry_forward
 
 _UNCOUNTED = frozenset(
-    ("mv", "addmv", "dot", "vdot", "addbmm", "addr", "_addmm_activation", "_trilinear", "_cdist_forward")
-    + ("mkldnn_rnn_layer", "_cudnn_rnn", "_native_multi_head_attention", "_transformer_encoder_layer_fwd")
-    + ("_fft_r2c", "_fft_c2r", "_fft_c2c", "_scaled_dot_product_flash_attention_for_cpu")
+    (
+        *(
+            "mv",
+            "addmv",
+            "dot",
+            "vdot",
+            "addbmm",
+            "addr",
+            "_addmm_activation",
+            "_trilinear",
+            "_cdist_forward",
+        ),
+        *("mkldnn_rnn_layer", "_cudnn_rnn", "_native_multi_head_attention", "_transformer_encoder_layer_fwd"),
+        *("_fft_r2c", "_fft_c2r", "_fft_c2c", "_scaled_dot_product_flash_attention_for_cpu"),
+    )
 )
 """PyTorch's operations that multiply and add but that its counter does not know."""
 

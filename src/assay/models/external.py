@@ -29,7 +29,7 @@ def build_torchvision(name: str, options: Mapping[str, Any], inputs: Inputs) -> 
 
     Raises: ModelError naming the model, option or size that does not fit.
     """
-    import torchvision.models  # type: ignore[import-untyped]
+    import torchvision.models
 
     known = torchvision.models.list_models(module=torchvision.models)
     if name not in known:

@@ -93,7 +93,7 @@ def test_a_missing_module_names_the_folders_and_the_nearest(tmp_path: Path) -> N
         source_files("model:f", [tmp_path])
     with pytest.raises(ModelError, match=r"no file pack/netwrk\.py .* did you mean 'pack\.network'\?"):
         source_files("pack.netwrk:f", [tmp_path])
-    with pytest.raises(ValueError, match="no file models.py in no folder"):
+    with pytest.raises(ValueError, match=r"no file models\.py in no folder"):
         source_files("models:f", [])
 
 
