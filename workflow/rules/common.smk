@@ -1,11 +1,13 @@
 """The experiment, and what the rules ask about it: target lists, settings, inputs."""
 
 import json
+import os
 import sys
 
 sys.path.insert(0, str(Path(workflow.basedir) / "src"))
 
 from functools import cache
+from shlex import quote
 
 from snakemake.exceptions import WorkflowError
 
@@ -31,12 +33,16 @@ if workflow.is_main_process and not workflow.dryrun:
     for message in experiment_warnings(EXPERIMENT):
         logger.warning(f"{EXPERIMENT_FILE}: {message}")
 
-MODULE_ROOTS = [str(Path(EXPERIMENT_FILE).parent), "."]
-PYTHON = sys.executable
-SCRIPTS = f"{workflow.basedir}/workflow/scripts"
-session = Session(python=PYTHON)
+MODULE_ROOTS = list(dict.fromkeys([os.path.relpath(Path(EXPERIMENT_FILE).parent), "."]))
+session = Session()
 
-shell.prefix(f"export PYTHONPATH='{workflow.basedir}/src'; ")
+# `stage NAME …` runs an entry point with this interpreter and the package of this checkout (braces doubled: Snakemake
+# formats the prefix).
+SOURCES, SCRIPTS = (quote(f"{workflow.basedir}/{folder}") for folder in ("src", "workflow/scripts"))
+shell.prefix(
+    f"export PYTHONPATH={SOURCES}; "
+    f'stage() {{{{ local name=$1; shift; {quote(sys.executable)} {SCRIPTS}/"$name".py "$@"; }}}}; '
+)
 
 
 wildcard_constraints:
@@ -93,6 +99,11 @@ def profile_settings():
 def stage_params(stage, settings):
     """What reruns a stage when it changes: its settings and the code that it runs."""
     return {"code": stage_sha256(stage), "settings": settings}
+
+
+def module_roots(*sources):
+    """Where the user's modules are sought; of no account, and so constant, where there are none."""
+    return MODULE_ROOTS if any(map(user_sources, sources)) else ["."]
 
 
 def print_verdict():

@@ -1,4 +1,6 @@
 rule resolve_experiment:
+    input:
+        file=ancient(EXPERIMENT_FILE),
     output:
         "results/{experiment}/experiment.yaml",
     log:
@@ -6,11 +8,12 @@ rule resolve_experiment:
     threads: 1
     params:
         stage=stage_params("resolve", sha256_text(canonical_json(EXPERIMENT.model_dump(mode="json")))),
+        overrides=OVERRIDES,
     message:
         "Write the experiment with every default"
     shell:
-        "{PYTHON} {SCRIPTS}/resolve_experiment.py --experiment-file {EXPERIMENT_FILE:q} "
-        "--overrides {OVERRIDES:q} --sha256 {params.stage[settings]} --output {output:q} > {log} 2>&1"
+        "stage resolve_experiment --experiment-file {input.file:q} "
+        "--overrides {params.overrides:q} --sha256 {params.stage[settings]} --output {output:q} > {log} 2>&1"
 
 
 rule compare:
@@ -30,6 +33,6 @@ rule compare:
     message:
         "Compare the arms"
     shell:
-        "{PYTHON} {SCRIPTS}/compare.py --experiment-file {input.experiment:q} "
+        "stage compare --experiment-file {input.experiment:q} "
         "--results results/{wildcards.experiment} "
         "--output results/{wildcards.experiment}/comparison > {log} 2>&1"

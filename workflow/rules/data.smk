@@ -9,8 +9,9 @@ rule prepare_data:
     threads: 1
     params:
         stage=stage_params("data", canonical_json(EXPERIMENT.data.model_dump(mode="json"))),
+        roots=module_roots(EXPERIMENT.data.source),
     message:
         "Prepare the data of {wildcards.experiment}"
     shell:
-        "{PYTHON} {SCRIPTS}/prepare_data.py --settings {params.stage[settings]:q} "
-        "--output results/{wildcards.experiment}/data --module-root {MODULE_ROOTS:q} > {log} 2>&1"
+        "stage prepare_data --settings {params.stage[settings]:q} "
+        "--output results/{wildcards.experiment}/data --module-root {params.roots:q} > {log} 2>&1"

@@ -13,12 +13,13 @@ rule evaluate:
     threads: lambda wildcards: EXPERIMENT.arms[wildcards.arm].execution.threads
     params:
         stage=lambda wildcards: stage_params("evaluate", arm_settings(wildcards.arm)),
+        roots=lambda wildcards: module_roots(EXPERIMENT.arms[wildcards.arm].model.source),
     message:
         "Evaluate {wildcards.arm} at seed {wildcards.seed} on the test split"
     shell:
-        "{PYTHON} {SCRIPTS}/evaluate.py --experiment {wildcards.experiment} --arm {wildcards.arm} "
+        "stage evaluate --experiment {wildcards.experiment} --arm {wildcards.arm} "
         "--seed {wildcards.seed} --settings {params.stage[settings]:q} "
         "--data results/{wildcards.experiment}/data "
         "--train results/{wildcards.experiment}/runs/{wildcards.arm}/seed-{wildcards.seed}/train "
         "--output results/{wildcards.experiment}/runs/{wildcards.arm}/seed-{wildcards.seed}/evaluate "
-        "--module-root {MODULE_ROOTS:q} > {log} 2>&1"
+        "--module-root {params.roots:q} > {log} 2>&1"

@@ -13,10 +13,11 @@ rule profile:
     threads: workflow.cores or 1
     params:
         stage=stage_params("profile", profile_settings()),
+        roots=module_roots(*(arm.model.source for arm in EXPERIMENT.arms.values())),
     message:
         "Profile all arms, block {wildcards.block}"
     shell:
-        "{PYTHON} {SCRIPTS}/profile.py --experiment {wildcards.experiment} --block {wildcards.block} "
+        "stage profile --experiment {wildcards.experiment} --block {wildcards.block} "
         "--settings {params.stage[settings]:q} --data results/{wildcards.experiment}/data "
         "--output results/{wildcards.experiment}/profile/block-{wildcards.block} "
-        "--module-root {MODULE_ROOTS:q} > {log} 2>&1"
+        "--module-root {params.roots:q} > {log} 2>&1"

@@ -29,5 +29,5 @@ rule report:
     message:
         "Write the report"
     shell:
-        "{PYTHON} {SCRIPTS}/report.py --results results/{wildcards.experiment} "
+        "stage report --results results/{wildcards.experiment} "
         "--output results/{wildcards.experiment}/report > {log} 2>&1"

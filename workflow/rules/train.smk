@@ -12,12 +12,13 @@ rule train:
     threads: lambda wildcards: EXPERIMENT.arms[wildcards.arm].execution.threads
     params:
         stage=lambda wildcards: stage_params("train", arm_settings(wildcards.arm)),
+        roots=lambda wildcards: module_roots(EXPERIMENT.arms[wildcards.arm].model.source),
     message:
         "Train {wildcards.arm} at seed {wildcards.seed}"
     shell:
-        "{PYTHON} {SCRIPTS}/train.py --experiment {wildcards.experiment} --arm {wildcards.arm} "
+        "stage train --experiment {wildcards.experiment} --arm {wildcards.arm} "
         "--seed {wildcards.seed} --settings {params.stage[settings]:q} "
         "--data results/{wildcards.experiment}/data "
         "--output results/{wildcards.experiment}/runs/{wildcards.arm}/seed-{wildcards.seed}/train "
         "--checkpoint results/{wildcards.experiment}/runs/{wildcards.arm}/seed-{wildcards.seed}/checkpoint "
-        "--module-root {MODULE_ROOTS:q} > {log.text} 2>&1"
+        "--module-root {params.roots:q} > {log.text} 2>&1"

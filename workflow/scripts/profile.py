@@ -1,0 +1,45 @@
+"""Profile all arms of one block."""
+
+import argparse
+import json
+import signal
+import sys
+from pathlib import Path
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--experiment", required=True)
+    parser.add_argument("--block", type=int, required=True)
+    parser.add_argument("--settings", required=True, help='{"arms": {NAME: arm}, "profile": profile} as JSON')
+    parser.add_argument("--data", type=Path, required=True, help="folder of the prepared data")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the block")
+    parser.add_argument(
+        "--module-root", type=Path, nargs="+", default=[Path()], help="where modules are sought"
+    )
+    arguments = parser.parse_args(argv)
+
+    from assay.config.schema import Arm, Profile
+    from assay.profiling.block import profile_block
+
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    settings = json.loads(arguments.settings)
+    try:
+        profile_block(
+            experiment=arguments.experiment,
+            block=arguments.block,
+            arms={name: Arm.model_validate(arm) for name, arm in settings["arms"].items()},
+            profile=Profile.model_validate(settings["profile"]),
+            data=arguments.data,
+            output=arguments.output,
+            module_roots=arguments.module_root,
+        )
+    except ValueError as error:
+        print(f"profile: block {arguments.block}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    # A fresh process on purpose: what is measured must not share one with anything.
+    sys.exit(main())
