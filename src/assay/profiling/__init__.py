@@ -1,0 +1,1 @@
+"""What an arm costs to run: time, memory, operations, measured in fresh processes."""
