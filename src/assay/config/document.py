@@ -13,8 +13,8 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from assay.config.metrics import METRICS
 from assay.config import schema as schema_models
+from assay.config.metrics import METRICS
 from assay.config.schema import ARM_SECTIONS, Experiment
 
 ROOT = Path(__file__).parents[3]

@@ -12,7 +12,7 @@ def dotted(path: Sequence[str | int]) -> str:
     """`arms.cnn.training.epochs`, `seeds[2]`."""
     text = ""
     for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
     return text
 
 
@@ -24,15 +24,16 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
 
 @dataclass(frozen=True)
 class Problem:
-    """One mistake: where it stands, what is wrong, what to write instead."""
+    """One mistake: where it stands (`overridden`: on the command line), what is wrong, what to write instead."""
 
     path: Path
     what: str
     instead: str = ""
     line: int | None = None
+    overridden: bool = False
 
     def text(self, file: str) -> str:
-        place = f"{file}:{self.line}" if self.line else file
+        place = f"{file}:{self.line}" if self.line else f"{file}, --config" if self.overridden else file
         key = f" {dotted(self.path)}:" if self.path else ""
         return f"{place}:{key} {self.what}" + (f"; {self.instead}" if self.instead else "")
 

@@ -1,6 +1,7 @@
 """From an experiment file to a resolved experiment, or to everything that is wrong with it."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -8,19 +9,32 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from assay.config.errors import ConfigError, Problem, nearest, short
+from assay.config.advice import (
+    NAME_ADVICE,
+    advice,
+    example,
+    instead_of,
+    is_number,
+    reason,
+    settings_of_arms,
+    unknown_key,
+    without_tags,
+)
+from assay.config.errors import ConfigError, Problem, short
 from assay.config.errors import Path as KeyPath
 from assay.config.metrics import METRICS
-from assay.config.resolve import undeclared, unknown_factors
+from assay.config.resolve import Difference, names_setting, undeclared
 from assay.config.schema import ARM_SECTIONS, Arm, Experiment
 from assay.config.yaml_file import Lines, read_yaml
 
 __all__ = ["ConfigError", "from_mapping", "load"]
 
+MOST_SEEDS = 1_000_000
 _KINDS = {("training", "optimizer"): "name", ("training", "schedule"): "name", ("model",): "source"}
 """Sections whose other keys belong to their kind: an arm that changes the kind starts them anew."""
 _OTHER_KEYS = tuple(name for name in Experiment.model_fields if name != "arms")
-_UNION_TAGS = {"sgd", "adamw"}
+_MAY_BE_EMPTY = (*ARM_SECTIONS, "profile", "comparison", "question", "baseline")
+_ANY_MODEL = {"model": {"source": "builtin:mlp"}}
 
 
 def load(path: Path, *, overrides: Mapping[str, Any] | None = None) -> Experiment:
@@ -32,50 +46,52 @@ def load(path: Path, *, overrides: Mapping[str, Any] | None = None) -> Experimen
     content, lines = read_yaml(path)
     if overrides:
         content = _merge(content, overrides, ())
-    return from_mapping(content, file=str(path), lines=lines)
+    return _Reader(str(path), content, lines, set(_ends(overrides or {}))).read()
 
 
 def from_mapping(content: Mapping[str, Any], *, file: str, lines: Lines | None = None) -> Experiment:
     """Validate and resolve an experiment in the form of the file. Raises: ConfigError."""
-    return _Reader(file, content, lines or {}).read()
+    return _Reader(file, content, lines or {}, set()).read()
 
 
 class _Reader:
     """One pass over one file: collects problems, so that all are reported at once."""
 
-    def __init__(self, file: str, content: Mapping[str, Any], lines: Lines) -> None:
+    def __init__(self, file: str, content: Mapping[str, Any], lines: Lines, overridden: set[KeyPath]) -> None:
         self.file = file
-        self.content = dict(content)
+        self.content = {
+            key: value for key, value in content.items() if not (value is None and key in _MAY_BE_EMPTY)
+        }
         self.lines = lines
+        self.overridden = overridden
         self.problems: dict[tuple[KeyPath, str], Problem] = {}
 
     def read(self) -> Experiment:
         self._check_top()
-        arms = self._arms()
+        sections = self._arms()
         rest = {name: deepcopy(self.content[name]) for name in _OTHER_KEYS if name in self.content}
-        self._normalise(rest, list(arms))
-        experiment = self._validate(rest, arms)
-        self._raise()
-        assert experiment is not None
-        self._check_meaning(experiment)
-        self._raise()
-        return experiment
-
-    def _raise(self) -> None:
+        self._normalise(rest, list(sections))
+        arms = self._validate_arms(sections)
+        experiment = self._validate(rest, sections)
+        self._check_meaning(rest, arms)
         if self.problems:
             raise ConfigError(self.file, list(self.problems.values()))
+        assert experiment is not None
+        return experiment
 
     def _add(self, path: KeyPath, what: str, instead: str = "") -> None:
-        at = path
-        while at and at not in self.lines:
-            at = at[:-1]
-        self.problems.setdefault((path, what), Problem(path, what, instead, self.lines.get(at)))
+        place = path
+        while place and place not in self.lines and place not in self.overridden:
+            place = place[:-1]
+        given = any(path[:length] in self.overridden for length in range(1, len(path) + 1))
+        problem = Problem(path, what, instead, None if given else self.lines.get(place), given)
+        self.problems.setdefault((path, what), problem)
 
     def _check_top(self) -> None:
         known = (*_OTHER_KEYS, "arms", *ARM_SECTIONS)
         for key in self.content:
             if key not in known:
-                self._add((str(key),), "unknown key", _instead(str(key), known))
+                self._add((str(key),), "unknown key", instead_of(str(key), known))
         for key in ARM_SECTIONS:
             value = self.content.get(key, {})
             if not isinstance(value, dict):
@@ -90,17 +106,16 @@ class _Reader:
         if not isinstance(given, dict) or len(given) < 2:
             self._add(
                 ("arms",),
-                "missing" if given is None else "at least two arms are compared",
+                "missing" if "arms" not in self.content else "at least two arms are compared",
                 "write two names with their settings, e.g. `arms: {a: {model: {source: builtin:mlp}}, b: …}`",
             )
         arms: dict[str, dict[str, Any]] = {}
         for name, own in (given if isinstance(given, dict) else {}).items():
-            if own is None:
-                own = {}
-            if not isinstance(own, dict):
+            if not isinstance(own, dict | None):
                 self._add(("arms", str(name)), f"{short(own)} is not a section", "write its settings as keys")
-                own = {}
-            arms[str(name)] = _merge(self._shared(), own, ())
+                own = None
+            filled = {key: value for key, value in (own or {}).items() if value is not None}
+            arms[str(name)] = _merge(self._shared(), filled, ())
         return arms
 
     def _shared(self) -> dict[str, Any]:
@@ -111,104 +126,132 @@ class _Reader:
         """The short forms that the file allows, written out."""
         seeds = rest.get("seeds")
         if isinstance(seeds, int) and not isinstance(seeds, bool):
-            if seeds < 1:
-                self._add(("seeds",), f"{seeds} seeds", "write at least 1; six are the least for a verdict")
-            rest["seeds"] = list(range(max(1, seeds)))
+            if not 1 <= seeds <= MOST_SEEDS:
+                instead = f"write 1 to {MOST_SEEDS}; at least 1, and six are the least for a verdict"
+                self._add(("seeds",), f"{short(seeds)} seeds", instead)
+            rest["seeds"] = list(range(seeds if 1 <= seeds <= MOST_SEEDS else 1))
         metrics = rest.get("metrics")
         if isinstance(metrics, list):
             rest["metrics"] = [{"name": item} if isinstance(item, str) else item for item in metrics]
-        if rest.get("question") is None:
-            rest.pop("question", None)
-        if rest.get("baseline") is None:
-            rest["baseline"] = arms[0] if arms else "none"
-        factors = rest.get("factors")
-        if isinstance(factors, str):
-            rest["factors"] = [factors]
+        rest.setdefault("baseline", arms[0] if arms else "none")
+        if isinstance(rest.get("factors"), str):
+            rest["factors"] = [rest["factors"]]
 
-    def _validate(self, rest: dict[str, Any], arms: dict[str, dict[str, Any]]) -> Experiment | None:
-        for name, sections in (arms or {"": {"model": {"source": "builtin:mlp"}} | self._shared()}).items():
+    def _validate_arms(self, sections: dict[str, dict[str, Any]]) -> dict[str, Arm]:
+        """The arms that are right; without any arm, the shared sections are looked at by themselves."""
+        arms: dict[str, Arm] = {}
+        for name, own in (sections or {"": _ANY_MODEL | deepcopy(self._shared())}).items():
+            sound = not self._drop_booleans(own, ("arms", name), ())
             try:
-                Arm.model_validate(sections)
+                arm = Arm.model_validate(own)
             except ValidationError as error:
-                for detail in error.errors():
+                for detail in error.errors(include_url=False):
                     self._translate(detail, ("arms", name))
+            else:
+                arms |= {name: arm} if sound else {}
+        return arms
+
+    def _validate(self, rest: dict[str, Any], sections: dict[str, dict[str, Any]]) -> Experiment | None:
+        self._drop_booleans(rest, (), ())
         try:
-            return Experiment.model_validate(rest | {"arms": arms})
+            return Experiment.model_validate(rest | {"arms": sections})
         except ValidationError as error:
-            for detail in error.errors():
+            for detail in error.errors(include_url=False):
                 if detail["loc"][:1] != ("arms",) or detail["loc"][-1:] == ("[key]",):
                     self._translate(detail, ())
-        return None
+            return None
+
+    def _drop_booleans(self, section: dict[str, Any], base: KeyPath, path: KeyPath) -> bool:
+        """Refuse yes and no where a number is meant: they would count as 1 and 0. True if there were any."""
+        dropped = False
+        for key, value in list(section.items()):
+            below = (*path, key)
+            items = value if isinstance(value, list) else [value]
+            booleans = [item for item in items if isinstance(item, bool)]
+            if isinstance(value, dict):
+                dropped |= self._drop_booleans(value, base, below)
+            elif booleans and is_number(below):
+                what = f"{short(booleans[0])} is not a number (YAML reads yes and no as true and false)"
+                self._add(self._place(below, base), what, example(below))
+                # What is required stays there, so that it is not told as missing too.
+                if key == "seeds":
+                    section[key] = [0]
+                else:
+                    del section[key]
+                dropped = True
+        return dropped
 
     def _translate(self, detail: ErrorDetails, base: KeyPath) -> None:
         """A validation error in the words and at the place of the file."""
-        path = _without_tags(detail["loc"])
-        if base and not _holds(self.content, (*base, *path)) and self._belongs_to_all(path):
-            base = ()
-        where = (*base, *path)
+        path = without_tags(detail["loc"])
+        where = self._place(path, base)
         if detail["type"] == "extra_forbidden":
-            known = _known_keys(path[:-1]) if base or path[0] in ARM_SECTIONS else _section_keys(path[:-1])
-            self._add(where, "unknown key", _instead(str(path[-1]), known))
+            self._add(where, *unknown_key(detail, path, in_arm=bool(base)))
         elif detail["type"] == "string_pattern_mismatch" and path[-1:] == ("[key]",):
-            self._add(
-                where[:-1], "not a name", "write lower-case letters, digits, `-` and `_`, a letter first"
-            )
+            self._add(where[:-1], "not a name", NAME_ADVICE)
         elif detail["type"] == "missing":
-            self._add(where, "missing", _example(path))
+            self._add(where, "missing", example(path))
         else:
-            self._add(where, _reason(detail), _advice(detail, path))
+            self._add(where, reason(detail), advice(detail, path))
 
-    def _belongs_to_all(self, path: KeyPath) -> bool:
-        """Whether the mistake is in the sections for all arms, and so is reported once."""
-        return (
-            bool(path)
-            and _holds(self.content, path[:1])
-            and (len(path) == 1 or _holds(self.content, path[:-1]))
-        )
+    def _place(self, path: KeyPath, base: KeyPath) -> KeyPath:
+        """Where it stands: in the arm, or in the sections for all arms, whose mistakes are told once."""
+        if not base or _holds(self.content, (*base, *path)):
+            return (*base, *path)
+        shared = _holds(self.content, path[:1]) and _holds(self.content, path[:-1])
+        return path if shared else (*base, *path)
 
-    def _check_meaning(self, experiment: Experiment) -> None:
-        if experiment.baseline not in experiment.arms:
-            instead = _instead(experiment.baseline, experiment.arms)
-            self._add(("baseline",), f"{experiment.baseline!r} is not an arm", instead)
+    def _check_meaning(self, rest: Mapping[str, Any], arms: dict[str, Arm]) -> None:
+        """What the types cannot tell; each check looks at its own part, right or wrong as the others may be."""
+        given = self.content.get("arms")
+        names = [str(name) for name in given] if isinstance(given, dict) else []
+        baseline, factors = rest["baseline"], rest.get("factors")
+        if names and isinstance(baseline, str) and baseline not in names:
+            self._add(("baseline",), f"{baseline!r} is not an arm", instead_of(baseline, names))
+        if isinstance(rest.get("seeds"), list):
+            for seed in _repeated(rest["seeds"]):
+                self._add(("seeds",), f"{short(seed)} stands twice", "a seed counts once: write each once")
+        self._check_metrics(rest)
+        if not isinstance(factors, list) or not all(isinstance(factor, str) for factor in factors):
             return
-        repeated = (
-            sorted({seed for seed in experiment.seeds if experiment.seeds.count(seed) > 1})
-            if len(set(experiment.seeds)) < len(experiment.seeds)
-            else []
-        )
-        if repeated:
-            self._add(("seeds",), f"{repeated[0]} stands twice", "a seed counts once: write each once")
-        self._check_metrics(experiment)
-        for number, factor in unknown_factors(experiment):
-            known = [
-                *ARM_SECTIONS,
-                *(f"{section}.{key}" for section in ARM_SECTIONS for key in _known_keys((section,))),
-            ]
-            self._add(("factors", number), f"{factor!r} names no setting of an arm", _instead(factor, known))
-        for difference in undeclared(experiment):
+        for number, factor in enumerate(factors):
+            if not names_setting(factor, known := settings_of_arms()):
+                what = f"{factor!r} names no setting of an arm"
+                self._add(("factors", number), what, instead_of(factor, known))
+        if len(arms) == len(names) and isinstance(baseline, str) and baseline in arms:
+            self._check_contract(undeclared(arms, baseline, factors), factors)
+
+    def _check_contract(self, found: list[Difference], factors: list[str]) -> None:
+        missing = dict.fromkeys(difference.path for difference in found)
+        for difference in found:
+            path = tuple(difference.path.split("."))
+            names = [difference.arm, difference.baseline]
+            holders = [name for name in names if _holds(self.content, ("arms", name, *path))]
             self._add(
-                ("arms", difference.arm, *difference.path.split(".")),
-                f"undeclared difference: {difference.baseline} has {short(difference.before)}, "
-                f"{difference.arm} has {short(difference.after)}",
-                f"make them equal, or declare it: `factors: [{', '.join([*experiment.factors, difference.path])}]`",
+                ("arms", [*holders, difference.arm][0], *path),
+                f"undeclared difference: {difference.baseline} has {_value(difference.before)}, "
+                f"{difference.arm} has {_value(difference.after)}",
+                f"make them equal, or declare it: `factors: [{', '.join([*factors, *missing])}]`",
             )
 
-    def _check_metrics(self, experiment: Experiment) -> None:
+    def _check_metrics(self, rest: Mapping[str, Any]) -> None:
+        metrics, profile = rest.get("metrics"), rest.get("profile")
+        profiled = not isinstance(profile, dict) or profile.get("enabled", True) is not False
         seen: set[str] = set()
-        for number, choice in enumerate(experiment.metrics):
+        for number, choice in enumerate(metrics if isinstance(metrics, list) else ()):
+            name = choice.get("name") if isinstance(choice, dict) else None
+            if not isinstance(name, str):
+                continue
             path: KeyPath = ("metrics", number)
-            metric = METRICS.get(choice.name)
+            metric = METRICS.get(name)
             if metric is None:
-                self._add(path, f"unknown metric {choice.name!r}", _instead(choice.name, METRICS))
-            elif metric.pairing != "seed" and not experiment.profile.enabled:
-                self._add(
-                    path,
-                    f"{choice.name} comes from the profile, which is off",
-                    "write `profile: {enabled: true}`",
-                )
-            if choice.name in seen:
-                self._add(path, f"{choice.name} stands twice", "keep one")
-            seen.add(choice.name)
+                self._add(path, f"unknown metric {short(name)}", instead_of(name, METRICS))
+            elif metric.pairing != "seed" and not profiled:
+                what = f"{name} comes from the profile, which is off"
+                self._add(path, what, "remove it, or write `profile: {enabled: true}`")
+            if name in seen:
+                self._add(path, f"{short(name)} stands twice", "keep one")
+            seen.add(name)
 
 
 def _merge(base: Mapping[str, Any], own: Mapping[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
@@ -220,110 +263,37 @@ def _merge(base: Mapping[str, Any], own: Mapping[str, Any], path: tuple[str, ...
     merged = deepcopy(dict(base))
     for key, value in own.items():
         before = merged.get(key)
-        both = isinstance(value, Mapping) and isinstance(before, Mapping)
-        merged[key] = _merge(before, value, (*path, key)) if both else deepcopy(value)  # type: ignore[arg-type]
+        if isinstance(value, Mapping) and isinstance(before, Mapping):
+            merged[key] = _merge(before, value, (*path, key))
+        else:
+            merged[key] = deepcopy(value)
     return merged
 
 
-def _without_tags(location: tuple[int | str, ...]) -> KeyPath:
-    """The path without the names that a union puts into it."""
-    return tuple(
-        part
-        for number, part in enumerate(location)
-        if not (part in _UNION_TAGS and number and location[number - 1] == "optimizer")
-    )
+def _ends(given: Mapping[str, Any], path: KeyPath = ()) -> Iterator[KeyPath]:
+    """The paths at which a mapping of mappings holds values."""
+    for key, value in given.items():
+        if isinstance(value, Mapping) and value:
+            yield from _ends(value, (*path, key))
+        else:
+            yield (*path, key)
 
 
 def _holds(content: Any, path: KeyPath) -> bool:
     for part in path:
-        if isinstance(content, Mapping) and part in content:
-            content = content[part]
-        elif isinstance(content, list) and isinstance(part, int) and part < len(content):
-            content = content[part]
+        if (isinstance(content, Mapping) and part in content) or (
+            isinstance(content, list) and isinstance(part, int) and part < len(content)
+        ):
+            content = content[part]  # type: ignore[index]
         else:
             return False
     return True
 
 
-def _known_keys(path: KeyPath) -> list[str]:
-    """The keys of a section inside an arm; at an optimiser those of every kind."""
-    return sorted(_keys(Arm, path))
+def _repeated(seeds: list[Any]) -> list[int]:
+    counts = Counter(seed for seed in seeds if isinstance(seed, int))
+    return sorted(seed for seed, count in counts.items() if count > 1)
 
 
-def _section_keys(path: KeyPath) -> list[str]:
-    return sorted(_keys(Experiment, path))
-
-
-def _keys(model: Any, path: KeyPath) -> set[str]:
-    from pydantic import BaseModel
-
-    models = [model]
-    for part in path:
-        if isinstance(part, int):
-            continue
-        annotations = [m.model_fields[part].annotation for m in models if part in m.model_fields]
-        models = [found for annotation in annotations for found in _models_in(annotation, BaseModel)]
-    return {key for found in models for key in found.model_fields}
-
-
-def _models_in(annotation: Any, base: type) -> list[Any]:
-    if isinstance(annotation, type) and issubclass(annotation, base):
-        return [annotation]
-    return [found for part in getattr(annotation, "__args__", ()) for found in _models_in(part, base)]
-
-
-def _instead(word: str, known: Any) -> str:
-    known = list(known)
-    guess = nearest(word, known)
-    return f"did you mean `{guess}`?" if guess else f"write one of: {', '.join(known)}"
-
-
-_EXAMPLES = {
-    "source": "`source: builtin:mlp`",
-    "name": "`name: my-experiment`",
-    "factors": "`factors: [model]`",
-    "seeds": "`seeds: 6`",
-    "data": "`data: {source: digits}`",
-    "model": "`model: {source: builtin:mlp}`",
-}
-
-
-def _example(path: KeyPath) -> str:
-    last = str(path[-1])
-    if path[-2:] == ("optimizer", "name"):
-        return "write `name: sgd` or `name: adamw`"
-    return (
-        f"write e.g. {_EXAMPLES[last]}"
-        if last in _EXAMPLES
-        else "write it; config/README.md says what it takes"
-    )
-
-
-def _reason(detail: ErrorDetails) -> str:
-    if detail["type"] == "value_error":
-        return str(detail["msg"]).removeprefix("Value error, ")
-    message = detail["msg"][0].lower() + detail["msg"][1:]
-    if isinstance(detail["input"], dict | list):
-        return message
-    return f"{short(detail['input'])}: {message}"
-
-
-def _advice(detail: ErrorDetails, path: KeyPath) -> str:
-    kind, value = detail["type"], detail["input"]
-    if kind in {"union_tag_invalid", "union_tag_not_found"}:
-        return "write `name: sgd` or `name: adamw`"
-    if kind == "literal_error" and isinstance(value, str):
-        allowed = (
-            str(detail.get("ctx", {}).get("expected", "")).replace("'", "").replace(" or ", ", ").split(", ")
-        )
-        guess = nearest(value, allowed)
-        return f"did you mean `{guess}`?" if guess else ""
-    if kind == "string_pattern_mismatch" and path[-1] == "source":
-        return "write e.g. `builtin:mlp`, `torchvision:resnet18` or `mymodule:function`; for data e.g. `digits` or `folder`"
-    if kind == "string_pattern_mismatch":
-        return "write lower-case letters, digits, `-` and `_`, e.g. `my-experiment`"
-    if kind == "string_type" and isinstance(value, bool):
-        return "YAML reads yes, no, on and off as true or false: put quotes around it"
-    if kind in {"model_type", "model_attributes_type", "dict_type"}:
-        return "write keys with values below it"
-    return ""
+def _value(value: Any) -> str:
+    return value if value == "nothing" else short(value)

@@ -1,7 +1,7 @@
 """Arms compared before anything runs: which settings differ, and whether a factor declares it."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from assay.config.schema import Arm, Experiment, spec_of
@@ -9,6 +9,14 @@ from assay.records import canonical_json, sha256_text
 
 LEAST_SEEDS = 6
 """The fewest pairs with which an exact two-sided sign-flip test can reach p < 0.05: 2 / 2**6 = 0.031."""
+NOTHING = "nothing"
+"""Stands for the value of a setting that an arm does not have."""
+
+_KINDS = {
+    "training.optimizer.name": "training.optimizer",
+    "training.schedule.name": "training.schedule",
+    "model.source": "model",
+}
 
 
 @dataclass(frozen=True)
@@ -29,25 +37,37 @@ def spec_sha256(arm: Arm) -> str:
 
 def differences(experiment: Experiment) -> list[Difference]:
     """Every setting in which an arm differs from the baseline, by leaf."""
-    baseline = experiment.arms[experiment.baseline]
-    reference = dict(_leaves(spec_of(baseline)))
+    return differences_between(experiment.arms, experiment.baseline)
+
+
+def differences_between(arms: Mapping[str, Arm], baseline: str) -> list[Difference]:
+    """The same for arms that are not yet an experiment. Arms that equal the baseline equal each other."""
+    reference = dict(_leaves(spec_of(arms[baseline])))
     found = []
-    for name, arm in experiment.arms.items():
+    for name, arm in arms.items():
         own = dict(_leaves(spec_of(arm)))
         for path in sorted(reference.keys() | own.keys()):
-            before, after = reference.get(path), own.get(path)
-            if before != after or type(before) is not type(after) or (path in reference) != (path in own):
-                found.append(Difference(path, experiment.baseline, name, before, after))
+            before, after = reference.get(path, NOTHING), own.get(path, NOTHING)
+            if before != after or type(before) is not type(after):
+                found.append(Difference(path, baseline, name, before, after))
     return found
 
 
-def undeclared(experiment: Experiment) -> list[Difference]:
-    """Differences that no factor declares."""
-    return [
+def undeclared(arms: Mapping[str, Arm], baseline: str, factors: Sequence[str]) -> list[Difference]:
+    """Differences that no factor declares; where the kind of a section differs, its kind alone is told."""
+    found = [
         difference
-        for difference in differences(experiment)
-        if not any(covers(factor, difference.path) for factor in experiment.factors)
+        for difference in differences_between(arms, baseline)
+        if not any(covers(factor, difference.path) for factor in factors)
     ]
+    kinds = {(d.arm, _KINDS[d.path]): d for d in found if d.path in _KINDS}
+    told = [replace(kind, path=section) for (_, section), kind in kinds.items()]
+    rest = [
+        difference
+        for difference in found
+        if not any(arm == difference.arm and covers(section, difference.path) for arm, section in kinds)
+    ]
+    return told + rest
 
 
 def covers(factor: str, path: str) -> bool:
@@ -55,18 +75,9 @@ def covers(factor: str, path: str) -> bool:
     return path == factor or path.startswith(f"{factor}.")
 
 
-def unknown_factors(experiment: Experiment) -> list[tuple[int, str]]:
-    """Factors, with their place in the list, that name no setting of any arm."""
-    paths = {path for arm in experiment.arms.values() for path, _ in _leaves(spec_of(arm))}
-    sections = {
-        ".".join(path.split(".")[:depth]) for path in paths for depth in range(1, path.count(".") + 2)
-    }
-    sections.add("model.options")
-    return [
-        (number, factor)
-        for number, factor in enumerate(experiment.factors)
-        if factor not in sections and not factor.startswith("model.options.")
-    ]
+def names_setting(factor: str, settings: Iterable[str]) -> bool:
+    """Whether a factor names one of the settings of arms, or an option of a model."""
+    return factor in settings or (factor.startswith("model.options.") and not factor.endswith("."))
 
 
 def warnings(experiment: Experiment) -> list[str]:
