@@ -22,26 +22,28 @@ LONGER["training"] = LONGER["training"] | {"epochs": 25, "checkpoint_seconds": 0
 
 
 def start(project: Project, *arguments: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        project.command(*arguments),
-        cwd=project.folder,
-        env=project.environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    with (project.folder / "output.txt").open("w") as output:
+        return subprocess.Popen(
+            project.command(*arguments),
+            cwd=project.folder,
+            env=project.environment(),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
 
 
-def wait_for_epoch(project: Project, epoch: int, seconds: float = 60) -> None:
+def wait_for_epoch(project: Project, running: "subprocess.Popen[str]", epoch: int) -> None:
     """Until some run has logged that epoch."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    end = time.monotonic() + 60
+    while time.monotonic() < end and running.poll() is None:
         for log in project.results.glob("runs/*/*/train/log.jsonl"):
             if f'"epoch": {epoch}' in log.read_text():
                 return
         time.sleep(0.02)
-    raise AssertionError(f"no run reached epoch {epoch}\n{project.logs()}")
+    output = (project.folder / "output.txt").read_text()
+    raise AssertionError(f"no run reached epoch {epoch}\n{output}\n{project.logs()}")
 
 
 def hashes(project: Project) -> dict[str, tuple[str, str]]:
@@ -60,10 +62,10 @@ def test_killed_anywhere_the_same_command_ends_with_the_same_weights(project: Pr
     generator = random.Random(0)
     for attempt in range(3):
         running = start(project)
-        wait_for_epoch(project, 1 + 4 * attempt)
+        wait_for_epoch(project, running, 1 + 4 * attempt)
         time.sleep(generator.uniform(0, 0.3))
         os.kill(running.pid, signal.SIGKILL)
-        running.communicate()
+        running.wait()
     project.run()
     assert hashes(project) == undisturbed
     records = [json.loads(path.read_text()) for path in project.results.glob("runs/*/*/train/record.json")]
@@ -74,9 +76,9 @@ def test_killed_anywhere_the_same_command_ends_with_the_same_weights(project: Pr
 def test_ctrl_c_leaves_nothing_locked(project: Project) -> None:
     project.write(LONGER)
     running = start(project)
-    wait_for_epoch(project, 2)
+    wait_for_epoch(project, running, 2)
     os.killpg(running.pid, signal.SIGINT)
-    running.communicate(timeout=60)
+    running.wait(timeout=60)
     assert running.returncode != 0
     assert not list(project.results.glob("runs/*/*/train/.record*")), "half-written files were left"
     project.run()
@@ -86,13 +88,12 @@ def test_ctrl_c_leaves_nothing_locked(project: Project) -> None:
 def test_second_run_at_once_is_refused(project: Project) -> None:
     project.write(LONGER)
     first = start(project)
-    wait_for_epoch(project, 1)
+    wait_for_epoch(project, first, 1)
     second = project.snakemake()
     assert second.returncode != 0
     assert "another run of this experiment" in second.stdout + second.stderr
     assert f"process {first.pid}" in second.stdout + second.stderr
-    output, _ = first.communicate(timeout=120)
-    assert first.returncode == 0, output
+    assert first.wait(timeout=120) == 0, (project.folder / "output.txt").read_text()
 
 
 def test_diverged_arm_is_a_result_and_the_report_says_so(project: Project) -> None:
@@ -121,7 +122,7 @@ def test_same_weights_forked_and_fresh(project: Project, tmp_path: Path) -> None
     project.write(experiment)
     project.run()
     forked = hashes(project)
-    shutil.rmtree(project.results / "runs")
+    shutil.rmtree(project.folder / "results")
     snakefile = project.folder / "Snakefile"
     text = snakefile.read_text()
     assert "session.start(EXPERIMENT.name)" in text

@@ -1,0 +1,204 @@
+"""Blocks of real visits, each a process, on a small store."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from assay.config.schema import Arm, Data, Profile
+from assay.data.prepare import prepare
+from assay.profiling.block import profile_block
+from assay.records import Record
+
+ROOT = Path(__file__).parents[3]
+QUICK = {
+    "batch_sizes": [1, 4],
+    "seconds": 0.02,
+    "warmup_seconds": 0.0,
+    "min_samples": 10,
+    "training_steps": 0,
+}
+NETS = """
+import os
+import time
+import torch
+
+class Net(torch.nn.Module):
+    def __init__(self, classes, act):
+        super().__init__()
+        self.layer = torch.nn.Linear(64, classes)
+        self.act = act
+
+    def forward(self, images):
+        scores = self.layer(images.flatten(1))
+        return scores if images.device.type == "meta" else self.act(scores)
+
+def end(scores):
+    os._exit(7)
+
+def slow(scores):
+    time.sleep(0.02)
+    return scores
+
+def exhausted(scores):
+    raise MemoryError("no more")
+
+def plain(num_classes):
+    return Net(num_classes, lambda scores: scores)
+
+def slower(num_classes):
+    return Net(num_classes, slow)
+
+def crashing(num_classes):
+    return Net(num_classes, end)
+
+def not_finite(num_classes):
+    return Net(num_classes, lambda scores: scores * float("nan"))
+
+def hungry(num_classes):
+    return Net(num_classes, exhausted)
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("profile")
+    prepare(Data(source="digits"), folder / "data", module_roots=[])
+    (folder / "own_nets.py").write_text(NETS)
+    return folder
+
+
+def profile(
+    folder: Path, output: Path, sources: dict[str, str], block: int = 0, **options
+) -> dict[str, Record]:
+    execution = {"device": "cpu"}
+    profile_block(
+        experiment="e",
+        block=block,
+        arms={
+            name: Arm.model_validate({"model": {"source": source}, "execution": execution})
+            for name, source in sources.items()
+        },
+        profile=Profile.model_validate(QUICK | options),
+        data=folder / "data",
+        output=output,
+        module_roots=[folder],
+    )
+    return {name: Record.read(output / name / "record.json") for name in sources}
+
+
+@pytest.fixture(scope="module")
+def block(folder, tmp_path_factory):
+    """A block with a quick and a slow arm, training steps included."""
+    output = tmp_path_factory.mktemp("block")
+    sources = {"quick": "builtin:mlp", "slow": "own_nets:slower"}
+    return output, profile(folder, output, sources, block=1, training_steps=5)
+
+
+def test_records_hold_every_measurement_with_its_samples(block):
+    for name, record in block[1].items():
+        assert (record.stage, record.arm, record.block, record.outcome) == ("profile", name, 1, "completed")
+        metrics = record.metrics
+        assert {"latency_ms@1", "latency_ms@4", "throughput@1", "throughput@4"} < set(metrics)
+        for metric, one in metrics.items():
+            assert one.value is not None and one.value > 0, metric
+        assert len(metrics["latency_ms@1"].samples) == metrics["latency_ms@1"].count >= 20
+        assert metrics["latency_ms"] == metrics["latency_ms@1"]
+        assert metrics["throughput"] == metrics["throughput@4"]
+        assert metrics["training_throughput"].count == 10
+        assert len(metrics["peak_memory_mb"].samples) == len(metrics["cold_start_s"].samples) == 2
+        assert record.environment.device.type == "cpu"
+    assert block[1]["slow"].metrics["parameters"].value == 64 * 10 + 10
+    assert block[1]["slow"].metrics["flops"].value == 2 * 64 * 10
+
+
+def test_a_slower_model_is_measured_slower_and_no_faster_than_it_is(block):
+    quick, slow = (block[1][name].metrics for name in ("quick", "slow"))
+    assert slow["latency_ms"].value >= 20 > quick["latency_ms"].value
+    assert slow["throughput"].value <= 4 / 0.02 < quick["throughput"].value
+    assert slow["training_throughput"].value <= 128 / 0.02
+
+
+def test_each_visit_is_a_process_of_its_own_in_counterbalanced_order(block):
+    details = {name: record.details for name, record in block[1].items()}
+    assert details["quick"]["order"] == ["slow", "quick", "quick", "slow"]
+    visits = {name: one["visits"] for name, one in details.items()}
+    assert [one["position"] for one in visits["slow"]] == [0, 3]
+    assert [one["position"] for one in visits["quick"]] == [1, 2]
+    assert len({one["pid"] for both in visits.values() for one in both} - {os.getpid()}) == 4
+    for one in visits["quick"]:
+        assert {"load", "steal_s", "throttled_s", "cpu_mhz", "temperature_c"} <= set(one["before"])
+        assert one["started"] < one["finished"]
+        assert one["inference_ms"]["1"]["confidence"] >= 0.95
+
+
+def test_telemetry_has_a_line_before_and_after_each_measurement(block):
+    text = (block[0] / "quick" / "telemetry.jsonl").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    expected = [(e, m) for m in ("inference@1", "inference@4", "training") for e in ("before", "after")]
+    assert [(line["event"], line["measurement"]) for line in lines] == expected * 2
+    assert all(line["timestamp"].endswith("Z") and "load" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("source", "outcome", "words"),
+    [
+        ("own_nets:crashing", "failed", "ended with status 7"),
+        ("own_nets:not_finite", "diverged", "not finite"),
+        ("own_nets:hungry", "out_of_memory", "no more"),
+    ],
+)
+def test_an_arm_that_cannot_be_measured_says_why_and_the_other_goes_on(
+    folder, tmp_path, source, outcome, words
+):
+    records = profile(folder, tmp_path, {"bad": source, "good": "own_nets:plain"})
+    bad = records["bad"]
+    assert bad.outcome == outcome
+    assert words in bad.message
+    assert {one.value for one in bad.metrics.values()} == {None}
+    assert len(bad.details["visits"]) == 1
+    assert records["good"].outcome == "completed"
+    assert records["good"].metrics["training_throughput"].value is None
+    assert set(records["good"].metrics) == set(bad.metrics)
+
+
+def test_a_batch_larger_than_the_split_is_filled_by_repetition(folder, tmp_path):
+    record = profile(folder, tmp_path, {"only": "own_nets:plain"}, batch_sizes=[5000])["only"]
+    assert record.outcome == "completed"
+    assert record.metrics["throughput"] == record.metrics["throughput@5000"]
+
+
+def test_a_visit_imports_nothing_that_it_does_not_need():
+    """Start-up is part of what is measured, and of what a user waits for."""
+    heavy = ["scipy", "polars", "sklearn", "matplotlib", "torchvision", "pandas", "torch._dynamo"]
+    program = f"import sys, assay.profiling.visit; print([m for m in {heavy} if m in sys.modules])"
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert found.stdout.strip() == "[]", found.stderr
+    program = "import sys, assay.profiling.block; print('torch' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert found.stdout.strip() == "False", found.stderr
+
+
+def test_script_takes_settings_without_those_that_cost_nothing(folder, tmp_path):
+    """As the workflow passes them: what is left out takes its default."""
+    settings = {
+        "arms": {"a": {"model": {"source": "own_nets:plain"}, "training": {"optimizer": {"name": "sgd"}}}},
+        "profile": QUICK,
+    }
+    command = [sys.executable, ROOT / "workflow/scripts/profile.py", "--experiment", "e", "--block", "0"]
+    command += ["--settings", json.dumps(settings), "--output", tmp_path, "--module-root", folder]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+
+    def run(data: Path) -> subprocess.CompletedProcess:
+        arguments = [*map(str, command), "--data", str(data)]
+        return subprocess.run(arguments, capture_output=True, text=True, env=environment)
+
+    assert run(folder / "data").returncode == 0
+    assert Record.read(tmp_path / "a" / "record.json").outcome == "completed"
+    refused = run(folder / "nowhere")
+    assert refused.returncode == 1
+    assert "nowhere" in refused.stderr and "Traceback" not in refused.stderr
