@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import assay
 
@@ -31,9 +31,10 @@ def main(argv: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (summary, declare, _) in COMMANDS.items():
         declare(commands.add_parser(name, help=summary, description=summary))
-    arguments, rest = parser.parse_known_args(argv)
-    if rest and arguments.command != "run":
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    words = sys.argv[1:] if argv is None else argv
+    # What belongs to Snakemake is split off first: argparse would take the 2 of `--cores 2` for the file.
+    words, rest = _split_run(words) if words[:1] == ["run"] else (words, [])
+    arguments = parser.parse_args(words)
     arguments.rest = rest
     try:
         return COMMANDS[arguments.command][2](arguments)
@@ -67,52 +68,113 @@ def _declare_check(parser: argparse.ArgumentParser) -> None:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from assay.config.check import check
+    from assay.config.check import check, coloured
 
-    print(check(arguments.file, results=Path("results"), full=arguments.full))
+    text = check(arguments.file, results=Path("results"), full=arguments.full)
+    if sys.stdout.isatty() and not arguments.full:
+        from rich.console import Console
+
+        Console(highlight=False).print(coloured(text))
+    else:
+        print(text)
     return 0
 
 
 def _declare_run(parser: argparse.ArgumentParser) -> None:
     _declare_file(parser)
-    parser.epilog = "What else is given goes to Snakemake, e.g. --dry-run, --cores 2 or --config seeds=3."
+    parser.usage = "assay run [-h] [FILE] [SNAKEMAKE ARGUMENTS]"
+    parser.epilog = "What stands after FILE goes to Snakemake, e.g. --dry-run, --cores 2 or --config seeds=3."
+
+
+def _split_run(words: list[str]) -> tuple[list[str], list[str]]:
+    """`run`, its help and its file; and what goes to Snakemake."""
+    own = 2 if words[1:2] and (words[1] in {"-h", "--help"} or not words[1].startswith("-")) else 1
+    return words[:own], words[own:]
 
 
 def _run(arguments: argparse.Namespace) -> NoReturn:
     """Check the file, so that its mistakes are told in short, and hand over to Snakemake in this folder."""
     from assay.config.load import load
 
-    if "--config" not in arguments.rest:
-        load(arguments.file)
-    options: list[str] = [] if _names_cores(arguments.rest) else ["--cores", "all"]
+    _refuse_misplaced_file(arguments.rest)
+    load(arguments.file, overrides=_overrides(arguments.rest))
     command = [
-        *(sys.executable, "-m", "snakemake"),
+        # -P: a random.py of the user's own, in this folder, is not Python's.
+        *(sys.executable, "-P", "-m", "snakemake"),
         *("--snakefile", str(ROOT / "Snakefile"), "--configfile", str(arguments.file)),
-        *options,
+        *_defaults(arguments.rest),
         *arguments.rest,
     ]
     sys.stdout.flush()
     os.execv(sys.executable, command)
 
 
-def _names_cores(options: list[str]) -> bool:
-    return any(
-        option.split("=")[0] in {"--cores", "-c", "--jobs", "-j", "--profile", "--executor"}
-        for option in options
-    )
+def _refuse_misplaced_file(options: list[str]) -> None:
+    """An experiment file that stands among Snakemake's arguments would be taken for a target, and done."""
+    for before, word in zip(["", *options], options, strict=False):
+        value = before.startswith("--") and before not in {"--dry-run", "--dryrun"}
+        misplaced = Path(word).suffix in {".yaml", ".yml"} and not word.startswith("-") and not value
+        if misplaced or word.split("=")[0] in {"--configfile", "--configfiles"}:
+            raise ValueError(f"assay run: {word}: write the experiment file first: assay run FILE …")
+
+
+def _defaults(options: list[str]) -> list[str]:
+    """What is told to Snakemake unless the user tells it."""
+    names = {option.split("=")[0] for option in options}
+    names |= {option[:2] for option in options if option[:2] in {"-c", "-j"}}
+    defaults = []
+    if not names & {"--workflow-profile"}:
+        defaults += ["--workflow-profile", str(ROOT / "profiles" / "default")]
+    if not names & {"--cores", "-c", "--jobs", "-j", "--profile", "--executor", "-e"}:
+        defaults += ["--cores", "all"]
+    return defaults
+
+
+def _overrides(options: list[str]) -> dict[str, Any]:
+    """The values of `--config key=value …`, read as YAML, as Snakemake reads them."""
+    import yaml
+
+    values: dict[str, Any] = {}
+    taking = False
+    for option in options:
+        if option.startswith("-"):
+            taking = option.split("=")[0] in {"--config", "-C"}
+            option = option.removeprefix("--config=") if option.startswith("--config=") else ""
+        if taking and "=" in option:
+            key, value = option.split("=", 1)
+            try:
+                values[key] = yaml.safe_load(value)
+            except yaml.YAMLError as error:
+                raise ValueError(f"assay run: --config {option}: not YAML: {error}") from None
+    return values
 
 
 def _declare_verdict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "folder", type=Path, metavar="FOLDER", help="a finished experiment, e.g. results/digits"
+        "folder",
+        type=Path,
+        nargs="?",
+        metavar="FOLDER",
+        help="a finished experiment, e.g. results/digits (default: the only one in results/)",
     )
 
 
 def _verdict(arguments: argparse.Namespace) -> int:
+    folder = arguments.folder or _only_result()
     from assay.comparison.terminal import show
 
-    show(arguments.folder)
+    show(folder)
     return 0
+
+
+def _only_result() -> Path:
+    found = sorted(path.parents[1] for path in Path("results").glob("*/comparison/comparison.json"))
+    if len(found) != 1:
+        which = (
+            f"one of {', '.join(map(str, found))}" if found else "a finished experiment; results/ holds none"
+        )
+        raise ValueError(f"assay verdict: name {which}")
+    return found[0]
 
 
 def _declare_nothing(parser: argparse.ArgumentParser) -> None:

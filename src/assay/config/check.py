@@ -1,17 +1,20 @@
 """`assay check`: an experiment in the words of its file, before anything runs."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from assay.config.errors import short
 from assay.config.estimate import Estimate, estimate
 from assay.config.load import load
 from assay.config.resolve import differences, warnings
-from assay.config.schema import Experiment
+from assay.config.schema import Arm, Experiment
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 
 def check(file: Path, *, results: Path, full: bool = False) -> str:
-    """What the file asks, as text. Raises: ConfigError with every mistake."""
+    """What the file asks, as plain text. Raises: ConfigError with every mistake."""
     experiment = load(file)
     if full:
         import yaml
@@ -27,6 +30,21 @@ def check(file: Path, *, results: Path, full: bool = False) -> str:
         "\n".join(f"warning: {text}" for text in warnings(experiment)),
     ]
     return "\n\n".join(block for block in blocks if block)
+
+
+def coloured(text: str) -> "Text":
+    """The same for a terminal: labels dim, the name bold, warnings yellow."""
+    from rich.text import Text
+
+    shown = Text(text)
+    shown.highlight_regex(r"\A[^:\n]+", "bold")
+    shown.highlight_regex(rf"(?m)^(?:{'|'.join(_LABELS)})(?=  )", "dim")
+    shown.highlight_regex(r"(?m)^differs in .*$", "bold")
+    shown.highlight_regex(r"(?m)^warning: .*$", "yellow")
+    return shown
+
+
+_LABELS = ("arms", "factors", "data", "seeds", "metrics", "alike", "jobs", "time")
 
 
 def _head(experiment: Experiment) -> str:
@@ -49,14 +67,16 @@ def _listed(numbers: list[int]) -> str:
 
 
 def _differing(experiment: Experiment) -> str:
-    """The settings in which arms differ, side by side."""
+    """The settings in which arms differ, side by side; many arms below one another."""
     paths = list(dict.fromkeys(difference.path for difference in differences(experiment)))
+    if not paths:
+        return "The arms do not differ in anything."
+    specs = {name: arm.model_dump(mode="json") for name, arm in experiment.arms.items()}
     rows = [["differs in", *experiment.arms]]
-    for path in paths:
-        rows.append(
-            [path, *(_setting(arm.model_dump(mode="json"), path) for arm in experiment.arms.values())]
-        )
-    return _aligned(rows) if paths else "The arms do not differ in anything."
+    rows += [[path, *(_setting(spec, path) for spec in specs.values())] for path in paths]
+    return _aligned(
+        rows if len(specs) <= len(paths) + 2 else [list(column) for column in zip(*rows, strict=True)]
+    )
 
 
 def _setting(spec: Any, path: str) -> str:
@@ -69,24 +89,29 @@ def _setting(spec: Any, path: str) -> str:
 
 def _shared(experiment: Experiment) -> str:
     arm = next(iter(experiment.arms.values()))
-    training, execution = arm.training, arm.execution
     differing = {difference.path for difference in differences(experiment)}
-
-    def equal(path: str, text: str) -> list[str]:
-        return [] if any(p == path or p.startswith(f"{path}.") for p in differing) else [text]
-
-    parts = [
-        *equal("training.epochs", f"{training.epochs} epochs"),
-        *equal("training.batch_size", f"batches of {training.batch_size}"),
-        *equal("training.optimizer", f"{training.optimizer.name} at {training.optimizer.learning_rate:g}"),
-        *equal("training.schedule", f"{training.schedule.name} schedule"),
-        *equal("execution.precision", execution.precision),
-        *equal(
-            "execution.deterministic", "deterministic" if execution.deterministic else "not deterministic"
-        ),
-        *equal("execution.device", f"device {execution.device}"),
+    alike = [
+        text
+        for path, text in _in_words(arm).items()
+        if not any(p == path or p.startswith(f"{path}.") for p in differing)
     ]
-    return f"alike     {', '.join(parts)}; every default: assay check --full"
+    return f"alike     {', '.join(alike)}; every default: assay check --full"
+
+
+def _in_words(arm: Arm) -> dict[str, str]:
+    """The settings that a reader looks for first, by path."""
+    training, execution = arm.training, arm.execution
+    changed = [key for key, value in arm.augmentation if value]
+    return {
+        "training.epochs": f"{training.epochs} epochs",
+        "training.batch_size": f"batches of {training.batch_size}",
+        "training.optimizer": f"{training.optimizer.name} at {training.optimizer.learning_rate:g}",
+        "training.schedule": f"{training.schedule.name} schedule",
+        "augmentation": f"augmentation by {' and '.join(changed)}" if changed else "no augmentation",
+        "execution.precision": execution.precision,
+        "execution.deterministic": "deterministic" if execution.deterministic else "not deterministic",
+        "execution.device": f"device {execution.device}",
+    }
 
 
 def _plan(plan: Estimate) -> str:

@@ -14,12 +14,16 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from assay.config import schema as schema_models
+from assay.config.load import MOST_SEEDS
 from assay.config.metrics import METRICS
 from assay.config.schema import ARM_SECTIONS, Experiment
 
 ROOT = Path(__file__).parents[3]
 SCHEMA = Path("config/experiment.schema.json")
 REFERENCE = Path("config/README.md")
+
+_TYPES = {"string": "text", "boolean": "true or false", "object": "section", "number": "number"}
+_LIMITS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 
 
 def schema() -> dict[str, Any]:
@@ -48,7 +52,13 @@ def schema() -> dict[str, Any]:
     }
     seeds = properties["seeds"]
     description = seeds.pop("description")
-    properties["seeds"] = {"description": description, "anyOf": [{"type": "integer", "minimum": 1}, seeds]}
+    number = {"type": "integer", "minimum": 1, "maximum": MOST_SEEDS}
+    properties["seeds"] = {"description": description, "anyOf": [number, seeds | {"uniqueItems": True}]}
+    factors = properties["factors"]
+    properties["factors"] = {
+        "description": factors.pop("description"),
+        "anyOf": [factors, {"type": "string"}],
+    }
     metrics = properties["metrics"]
     names = {"type": "string", "enum": list(METRICS)}
     metrics["items"] = {"anyOf": [names, metrics["items"]]}
@@ -132,10 +142,29 @@ def _paragraph(model: type[BaseModel]) -> str:
 
 
 def _table(model: type[BaseModel]) -> list[str]:
-    rows = ["| key | default | meaning |", "|---|---|---|"]
+    properties = schema()["properties"] if model is Experiment else model.model_json_schema()["properties"]
+    rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
     for name, field in model.model_fields.items():
-        rows.append(f"| `{name}` | {_default(model, name, field)} | {field.description} |")
+        cells = [f"`{name}`", _type(properties[name]), _default(model, name, field), field.description]
+        rows.append(f"| {' | '.join(str(cell) for cell in cells)} |")
     return rows
+
+
+def _type(body: dict[str, Any]) -> str:
+    """A JSON schema in words, with its limits."""
+    if "enum" in body or "const" in body:
+        return "word"
+    if "$ref" in body:
+        return "section"
+    kinds = body.get("anyOf") or body.get("oneOf")
+    if kinds:
+        return " or ".join(dict.fromkeys(_type(kind) for kind in kinds))
+    kind = body.get("type", "")
+    if kind == "array":
+        items = body.get("prefixItems")
+        return f"{len(items)} numbers" if items else f"list of {_type(body['items'])}"
+    limits = [f"{sign} {body[key]:g}" for key, sign in _LIMITS.items() if key in body]
+    return " ".join([_TYPES.get(kind, kind), ", ".join(limits)]).strip()
 
 
 def _default(model: type[BaseModel], name: str, field: FieldInfo) -> str:

@@ -1,6 +1,7 @@
 """What an experiment will take: jobs by rule, and time where finished runs tell it."""
 
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from statistics import median
 
@@ -9,6 +10,9 @@ from assay.records import Record, RecordError
 
 VISIT_START_SECONDS = 4.0
 """Start of a fresh process with PyTorch on a busy machine; what a visit costs beside its measurements."""
+VISITS = 2
+"""Visits of an arm in a block: there and back, so that a drift over time weighs on all arms alike."""
+ENOUGH_RECORDS = 12
 
 
 @dataclass(frozen=True)
@@ -23,20 +27,25 @@ class Estimate:
 
 
 def estimate(experiment: Experiment, results: Path) -> Estimate:
-    """`training_seconds` is the work of all trainings, one after another, from runs that finished before."""
-    trainings = len(experiment.arms) * len(experiment.seeds)
+    """`training_seconds` is the work of all trainings, one after another, from runs that finished before.
+
+    results: the folder that holds the experiments' folders. Reads at most 12 records an arm.
+    """
+    seeds = len(experiment.seeds)
+    trainings = len(experiment.arms) * seeds
     blocks = experiment.profile.blocks if experiment.profile.enabled else 0
     jobs = {"resolve_experiment": 1, "prepare_data": 1, "train": trainings, "evaluate": trainings}
     jobs |= {"profile": blocks} if blocks else {}
     jobs |= {"compare": 1, "report": 1}
-    each = {arm: _seconds_of(results / experiment.name / "runs" / arm) for arm in experiment.arms}
-    known = [seconds for seconds in each.values() if seconds is not None]
+    runs = results / experiment.name / "runs"
+    paces = [(arm.training.epochs, _seconds_an_epoch(runs / name)) for name, arm in experiment.arms.items()]
+    known = [epochs * pace for epochs, pace in paces if pace is not None]
     return Estimate(
         jobs=jobs,
         trainings=trainings,
-        epochs=sum(arm.training.epochs for arm in experiment.arms.values()) * len(experiment.seeds),
-        training_seconds=sum(known) * len(experiment.seeds) if len(known) == len(each) else None,
-        profile_seconds=blocks * 2 * len(experiment.arms) * _visit_seconds(experiment.profile),
+        epochs=sum(epochs for epochs, _ in paces) * seeds,
+        training_seconds=sum(known) * seeds if len(known) == len(paces) else None,
+        profile_seconds=blocks * VISITS * len(experiment.arms) * _visit_seconds(experiment.profile),
     )
 
 
@@ -45,14 +54,15 @@ def _visit_seconds(profile: Profile) -> float:
     return VISIT_START_SECONDS + measured + (profile.seconds if profile.training_steps else 0)
 
 
-def _seconds_of(folder: Path) -> float | None:
-    """Median duration of an arm's finished trainings."""
+def _seconds_an_epoch(folder: Path) -> float | None:
+    """Median over an arm's finished trainings; what failed or was taken up again tells nothing."""
     found = []
-    for path in sorted(folder.glob("seed-*/train/record.json")):
+    for path in islice(folder.glob("seed-*/train/record.json"), ENOUGH_RECORDS):
         try:
-            seconds = Record.read(path).metrics["train_seconds"].value
-        except (RecordError, KeyError):
+            record = Record.read(path)
+            seconds, epochs = record.metrics["train_seconds"].value, record.details["epochs"]
+        except (RecordError, KeyError, OSError):
             continue
-        if seconds is not None:
-            found.append(seconds)
+        if record.outcome == "completed" and seconds is not None and isinstance(epochs, int) and epochs > 0:
+            found.append(seconds / epochs)
     return median(found) if found else None
