@@ -10,10 +10,12 @@ class Diverged(Exception):
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, on the GPU or the CPU."""
+    """Whether memory ran out, on the GPU or the CPU, here or where this error came from."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in _CPU_MEMORY)
+    if isinstance(error, RuntimeError) and any(text in str(error) for text in _CPU_MEMORY):
+        return True
+    return error.__cause__ is not None and out_of_memory(error.__cause__)
 
 
 def first_line(error: BaseException) -> str:

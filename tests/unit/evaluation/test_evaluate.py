@@ -10,12 +10,13 @@ import numpy as np
 import polars
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from assay.config.schema import Arm, Data
 from assay.data.prepare import prepare
 from assay.data.store import open_store
 from assay.evaluation.run import Run, evaluate
-from assay.records import Record, canonical_json
+from assay.records import Record, canonical_json, sha256_file
 from assay.training.run import Run as Training
 from assay.training.run import train
 
@@ -44,10 +45,7 @@ class Net(torch.nn.Module):
         self.layer = torch.nn.LazyLinear(classes)
 
     def forward(self, images):
-        scores = self.layer(images.flatten(1))
-        return scores * float("nan") if self.BROKEN(self) else scores
-
-    BROKEN = staticmethod(lambda self: CONDITION)
+        return self.layer(images.flatten(1)) * float("nan")
 
 def net(num_classes):
     return Net(num_classes)
@@ -154,13 +152,9 @@ def test_missing_weights_are_named(copy):
         evaluate(copy)
 
 
-def user_settings(tmp_path: Path, condition: str) -> dict:
-    (tmp_path / "own_net.py").write_text(DIVERGING.replace("CONDITION", condition))
-    return SETTINGS | {"model": {"source": "own_net:net"}}
-
-
 def test_training_that_diverged_gives_a_record_of_nulls_and_no_predictions(tmp_path, store):
-    run = trained(tmp_path, store, user_settings(tmp_path, "self.training"), [tmp_path])
+    (tmp_path / "own_net.py").write_text(DIVERGING)
+    run = trained(tmp_path, store, SETTINGS | {"model": {"source": "own_net:net"}}, [tmp_path])
     evaluate(run)
     found = record(run)
     assert found.outcome == "diverged"
@@ -172,20 +166,15 @@ def test_training_that_diverged_gives_a_record_of_nulls_and_no_predictions(tmp_p
     assert len(frame) == 0
 
 
-def test_scores_that_are_not_finite_on_the_test_split_are_a_divergence(tmp_path, store, monkeypatch):
-    run = trained(tmp_path, store, user_settings(tmp_path, "False"), [tmp_path])
-    weights = run.train / "model.safetensors"
-    from safetensors.torch import load_file, save_file
-
-    from assay.records import sha256_file
-
+def test_scores_that_are_not_finite_on_the_test_split_are_a_divergence(copy):
+    weights, path = copy.train / "model.safetensors", copy.train / "record.json"
     save_file({name: value * float("nan") for name, value in load_file(weights).items()}, weights)
-    path = run.train / "record.json"
     Record.read(path).model_copy(update={"weights_sha256": sha256_file(weights)}).write(path)
-    evaluate(run)
-    assert record(run).outcome == "diverged"
-    assert "test example 0" in record(run).message
-    assert record(run).metrics["accuracy"].value is None
+    evaluate(copy)
+    assert record(copy).outcome == "diverged"
+    assert "test example 0" in record(copy).message
+    assert record(copy).metrics["accuracy"].value is None
+    assert len(polars.read_parquet(copy.output / "predictions.parquet")) == 0
 
 
 def script(run: Run, *extra: str) -> subprocess.CompletedProcess:

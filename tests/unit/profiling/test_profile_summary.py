@@ -41,8 +41,8 @@ def test_interval_covers_the_true_median_as_often_as_it_says(count):
         (100, {"p50", "p90"}),
         (200, {"p50", "p90", "p95"}),
         (999, {"p50", "p90", "p95"}),
-    ]
-    + [(1000, {"p50", "p90", "p95", "p99"})],
+        (1000, {"p50", "p90", "p95", "p99"}),
+    ],
 )
 def test_percentiles_are_told_only_where_ten_samples_lie_beyond(count, told):
     samples = np.random.default_rng(count).normal(size=count).tolist()
