@@ -122,7 +122,8 @@ def profile_block(
 
 def _record(found: _Arm, arm: Arm, profile: Profile, order: list[str], origin: Code) -> Record:
     """The record of one arm but for what it shares with the others of its block."""
-    spec = spec_of(arm)
+    # Settings that cost nothing may have been left out: their defaults are not what this arm is trained with.
+    spec = arm.model_dump(mode="json", exclude_unset=True)
     visits, failure = found.visits, found.failure
     environment = next((visit.result.environment for visit in visits if visit.result.environment), None)
     return Record(

@@ -207,7 +207,9 @@ def test_script_takes_settings_without_those_that_cost_nothing(folder, tmp_path)
         return subprocess.run(arguments, capture_output=True, text=True, env=environment)
 
     assert run(folder / "data").returncode == 0
-    assert Record.read(tmp_path / "a" / "record.json").outcome == "out_of_memory"
+    record = Record.read(tmp_path / "a" / "record.json")
+    assert record.outcome == "out_of_memory"
+    assert record.spec == settings["arms"]["a"], "a default that was not asked for is no evidence"
     refused = run(folder / "nowhere")
     assert refused.returncode == 1
     assert "nowhere" in refused.stderr and "Traceback" not in refused.stderr
