@@ -110,8 +110,8 @@ class Loop:
             if ends_group:
                 self._update()
             with torch.no_grad():
-                loss_sum += loss.detach() * len(batch.labels)
-                correct += (logits.detach().argmax(1) == batch.labels).sum()
+                loss_sum += loss * len(batch.labels)
+                correct += (logits.argmax(1) == batch.labels).sum()
             at.seen += len(batch.labels)
             at.digest = sha256(at.digest.encode() + batch.digest).hexdigest()
             at.step += 1
@@ -136,7 +136,7 @@ class Loop:
             target = batch.labels if batch.targets is None else batch.targets
             loss = cross_entropy(logits, target, label_smoothing=self.settings.label_smoothing)
         self.scaler.scale(loss / group if group > 1 else loss).backward()  # type: ignore[no-untyped-call]
-        return loss, logits
+        return loss.detach(), logits.detach()
 
     def _update(self) -> None:
         at = self.position
@@ -198,7 +198,10 @@ class Loop:
         extra = {key: value for key, value in entry.items() if key not in {"epoch", "step"}}
         self.log.write(
             "epoch",
-            **{"step": entry["step"], "epoch": at.epoch, "loss": loss, "accuracy": accuracy},
+            step=entry["step"],
+            epoch=at.epoch,
+            loss=loss,
+            accuracy=accuracy,
             gpu_memory_mb=self._gpu_memory(),
             throughput_samples_per_sec=self._throughput(),
             **extra,

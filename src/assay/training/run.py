@@ -174,8 +174,7 @@ def _fingerprint(
     run: Run, spec: dict[str, object], data_sha256: str, user_sources: dict[str, str], device: torch.device
 ) -> str:
     """Everything that decides a run; how often it is saved does not."""
-    training = {key: value for key, value in run.settings.training.model_dump(mode="json").items()}
-    del training["checkpoint_seconds"]
+    training = run.settings.training.model_dump(mode="json", exclude={"checkpoint_seconds"})
     decisive = {
         "experiment": [run.experiment, run.arm, run.seed],
         "spec": spec | {"training": training},
