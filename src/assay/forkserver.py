@@ -50,7 +50,7 @@ class Server:
             listener.bind(self.address)
             listener.listen(256)
             self._process = subprocess.Popen(
-                [python, "-m", "assay.forkserver", str(listener.fileno())],
+                [python, "-P", "-m", "assay.forkserver", str(listener.fileno())],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 pass_fds=(listener.fileno(),),

@@ -50,7 +50,7 @@ def test_touched_files_run_nothing(finished: Project) -> None:
 
 
 def test_comment_in_the_experiment_runs_nothing(finished: Project) -> None:
-    text = "# a remark\n" + yaml.safe_dump(TINY, sort_keys=True)
+    text = "# a remark\n" + yaml.safe_dump(TINY, sort_keys=False, default_flow_style=None)
     with edited(finished.folder / "tiny.yaml", (finished.folder / "tiny.yaml").read_text(), text):
         assert finished.planned() == {}
 

@@ -36,12 +36,12 @@ if workflow.is_main_process and not workflow.dryrun:
 MODULE_ROOTS = list(dict.fromkeys([os.path.relpath(Path(EXPERIMENT_FILE).parent), "."]))
 session = Session()
 
-# `stage NAME …` runs an entry point with this interpreter and the package of this checkout (braces doubled: Snakemake
-# formats the prefix).
+# `stage NAME …` runs an entry point with this interpreter and the package of this checkout. -P: scripts do not hide modules
+# of the same name. Braces are doubled because Snakemake formats the prefix.
 SOURCES, SCRIPTS = (quote(f"{workflow.basedir}/{folder}") for folder in ("src", "workflow/scripts"))
 shell.prefix(
     f"export PYTHONPATH={SOURCES}; "
-    f'stage() {{{{ local name=$1; shift; {quote(sys.executable)} {SCRIPTS}/"$name".py "$@"; }}}}; '
+    f'stage() {{{{ local name=$1; shift; {quote(sys.executable)} -P {SCRIPTS}/"$name".py "$@"; }}}}; '
 )
 
 

@@ -117,7 +117,7 @@ def _circumstances(evidence: list[Evidence], declared: Mapping[str, str]) -> lis
         _within_pairs("packages", "the set of packages", evidence, lambda r: r.packages, show=_packages),
         _within_pairs("python", "Python", evidence, lambda record: record.environment.python),
         _within_pairs("image", "the container image", evidence, _image),
-        _within_pairs("code", "Assay's code", evidence, lambda record: record.code.sources_sha256),
+        _within_pairs("code", "Assay's code", evidence, _code_of_stage, per_stage=True),
         _within_pairs("code.version", "Assay's version", evidence, lambda r: r.code.version, harmless=True),
         _within_pairs("device.type", "the device", evidence, _of_device("type"), factor=device),
         _within_pairs("device.name", "the device model", evidence, _of_device("name"), factor=device),
@@ -135,6 +135,11 @@ def _circumstances(evidence: list[Evidence], declared: Mapping[str, str]) -> lis
     return lines
 
 
+def _code_of_stage(record: Evidence) -> str:
+    """Each stage records the hash of its own source files."""
+    return record.code.sources_sha256
+
+
 def _within_pairs(
     name: str,
     title: str,
@@ -143,15 +148,18 @@ def _within_pairs(
     *,
     factor: str | None = None,
     harmless: bool = False,
+    per_stage: bool = False,
     show: Callable[[dict[str, list[str]]], dict[str, list[str]]] | None = None,
 ) -> Variable:
     pairs: dict[tuple[str, str, int], dict[str, set[str]]] = {}
     values: dict[str, set[str]] = {}
+    by_stage: dict[str, set[str]] = {}
     checked = 0
     for record in evidence:
         value = get(record)
         if value is not None:
             checked += 1
+            by_stage.setdefault(record.stage if per_stage else "", set()).add(value)
             key = (record.stage, record.kind, record.replicate)
             pairs.setdefault(key, {}).setdefault(value, set()).add(record.arm)
             values.setdefault(record.arm, set()).add(value)
@@ -164,7 +172,7 @@ def _within_pairs(
         message = f"{title} differs between arms ({stage}, {kind} {number}): {_listing(shown)}"
         status = "varies" if harmless else "declared" if factor else "violated"
         message = None if status == "declared" else message
-    elif len({value for found in values.values() for value in found}) > 1:
+    elif any(len(found) > 1 for found in by_stage.values()):
         status = "varies"
         message = None if harmless else f"{title} varies between replicates, alike for all arms"
     elif checked == len(evidence) > 0:

@@ -45,6 +45,16 @@ VIOLATIONS = {
 }
 
 
+def test_stages_have_code_of_their_own(make: Make) -> None:
+    made = make({"accuracy": ACCURACY, "latency_ms": COSTS})
+    for arm in ("mlp", "cnn"):
+        for seed in range(len(ACCURACY["mlp"])):
+            made.edit(arm, seed, "evaluate", change("code", "sources_sha256", to="2" * 64))
+    assert contract_of(made)["code"].status == "equal"
+    made.edit("mlp", 0, "evaluate", change("code", "sources_sha256", to="3" * 64))
+    assert contract_of(made)["code"].status == "violated"
+
+
 def test_all_equal_is_valid(make: Make) -> None:
     made = make({"accuracy": ACCURACY, "latency_ms": COSTS})
     lines = contract_of(made)
