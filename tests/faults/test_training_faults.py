@@ -1,0 +1,205 @@
+"""Trainings that are killed, asked to end, doubled, or find damaged checkpoints."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from assay.config.schema import Data
+from assay.data.prepare import prepare
+from assay.records import Record
+
+REPOSITORY = Path(__file__).parents[2]
+SETTINGS: dict[str, Any] = {
+    "model": {"source": "builtin:cnn", "options": {"width": 8, "dropout": 0.3}},
+    "augmentation": {"crop_padding": 1, "mixup": 0.2},
+    "training": {
+        "epochs": 12,
+        "batch_size": 32,
+        "accumulate": 2,
+        "ema_decay": 0.9,
+        "checkpoint_seconds": 0.05,
+        "optimizer": {"name": "adamw", "learning_rate": 0.01},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("digits")
+    prepare(Data(source="digits"), folder, module_roots=[])
+    return folder
+
+
+def start(folder: Path, digits: Path, settings: dict[str, Any] = SETTINGS) -> "subprocess.Popen[str]":
+    script = REPOSITORY / "workflow" / "scripts" / "train.py"
+    names = ["--experiment", "e", "--arm", "a", "--seed", "0", "--settings", json.dumps(settings)]
+    folders = [
+        "--data",
+        str(digits),
+        "--output",
+        str(folder / "train"),
+        "--checkpoint",
+        str(folder / "checkpoint"),
+    ]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY / "src")}
+    environment.pop("ASSAY_FORKSERVER", None)
+    return subprocess.Popen(
+        [sys.executable, "-P", str(script), *names, *folders],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(folder: Path, digits: Path, settings: dict[str, Any] = SETTINGS) -> Record:
+    running = start(folder, digits, settings)
+    output, _ = running.communicate(timeout=120)
+    assert running.returncode == 0, output
+    return Record.read(folder / "train" / "record.json")
+
+
+def essence(record: Record) -> tuple[object, ...]:
+    history = [{k: v for k, v in entry.items() if k != "seconds"} for entry in record.details["history"]]
+    return record.weights_sha256, record.batches_sha256, record.details["chosen_epoch"], history
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "train" / "log.jsonl").read_text().splitlines()]
+
+
+def wait_for_checkpoint(folder: Path, running: "subprocess.Popen[str]") -> None:
+    end = time.monotonic() + 60
+    while not (folder / "checkpoint" / "state.pt").exists():
+        assert running.poll() is None and time.monotonic() < end
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> Record:
+    return finish(tmp_path_factory.mktemp("undisturbed"), digits)
+
+
+def test_killed_at_random_moments_it_ends_with_the_same_bits(
+    tmp_path: Path, digits: Path, undisturbed: Record
+) -> None:
+    generator = random.Random(1)
+    kills = 0
+    while kills < 4:
+        running = start(tmp_path, digits)
+        wait_for_checkpoint(tmp_path, running)
+        time.sleep(generator.uniform(0.0, 0.6))
+        if running.poll() is not None:
+            break
+        running.kill()
+        running.wait()
+        kills += 1
+    record = finish(tmp_path, digits)
+    assert kills >= 2
+    assert essence(record) == essence(undisturbed)
+    assert record.resumed and record.attempts > 1
+    assert record.metrics["train_seconds"].value is None, "the timing of a resumed run is left out"
+    attempts = [line["attempt"] for line in lines(tmp_path)]
+    assert attempts == sorted(attempts) and len(set(attempts)) > 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_asked_to_end_it_saves_says_so_and_goes_on(
+    number: signal.Signals, tmp_path: Path, digits: Path, undisturbed: Record
+) -> None:
+    settings = SETTINGS | {"training": SETTINGS["training"] | {"checkpoint_seconds": 1000}}
+    running = start(tmp_path, digits, settings)
+    end = time.monotonic() + 60
+    log = tmp_path / "train" / "log.jsonl"
+    while not (log.exists() and '"epoch": 1' in log.read_text()):
+        assert running.poll() is None and time.monotonic() < end
+        time.sleep(0.02)
+    running.send_signal(number)
+    output, _ = running.communicate(timeout=30)
+    assert running.returncode == 128 + number, output
+    assert "goes on from here" in output
+    assert not (tmp_path / "train" / "record.json").exists(), "an interrupted run is no result"
+    assert lines(tmp_path)[-1]["event"] == "checkpoint"
+    assert essence(finish(tmp_path, digits, settings)) == essence(undisturbed)
+
+
+def interrupted(folder: Path, digits: Path) -> None:
+    running = start(folder, digits)
+    wait_for_checkpoint(folder, running)
+    while not (folder / "checkpoint" / "state.previous.pt").exists():
+        assert running.poll() is None
+        time.sleep(0.01)
+    running.kill()
+    running.wait()
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(
+    tmp_path: Path, digits: Path, undisturbed: Record
+) -> None:
+    interrupted(tmp_path, digits)
+    current = tmp_path / "checkpoint" / "state.pt"
+    current.write_bytes(current.read_bytes()[: current.stat().st_size // 2])
+    record = finish(tmp_path, digits)
+    assert essence(record) == essence(undisturbed)
+    assert record.resumed
+    assert any("could not be read" in warning for warning in record.warnings)
+
+
+def test_a_checkpoint_of_other_settings_is_not_continued(tmp_path: Path, digits: Path) -> None:
+    interrupted(tmp_path, digits)
+    other = SETTINGS | {"training": SETTINGS["training"] | {"epochs": 2}}
+    record = finish(tmp_path, digits, other)
+    assert not record.resumed and len(record.details["history"]) == 2
+    assert any("other settings" in warning for warning in record.warnings)
+    assert {line["attempt"] for line in lines(tmp_path)} == {1}, "the log of the other run is gone"
+
+
+def test_how_often_it_is_saved_is_no_other_setting(tmp_path: Path, digits: Path, undisturbed: Record) -> None:
+    interrupted(tmp_path, digits)
+    other = SETTINGS | {"training": SETTINGS["training"] | {"checkpoint_seconds": 1000}}
+    record = finish(tmp_path, digits, other)
+    assert record.resumed and essence(record) == essence(undisturbed)
+
+
+def test_a_second_process_waits_for_the_first(tmp_path: Path, digits: Path, undisturbed: Record) -> None:
+    first = start(tmp_path, digits)
+    wait_for_checkpoint(tmp_path, first)
+    second = start(tmp_path, digits)
+    output, _ = second.communicate(timeout=120)
+    assert first.poll() == 0, "the first had ended before the second did"
+    assert second.returncode == 0
+    assert f"process {first.pid}" in output and "waiting" in output
+    assert essence(Record.read(tmp_path / "train" / "record.json")) == essence(undisturbed)
+
+
+def test_a_killed_run_loses_at_most_a_second_of_its_log(tmp_path: Path, digits: Path) -> None:
+    settings = SETTINGS | {"training": SETTINGS["training"] | {"epochs": 1000, "checkpoint_seconds": 1000}}
+    running = start(tmp_path, digits, settings)
+    log = tmp_path / "train" / "log.jsonl"
+    end = time.monotonic() + 60
+    while not (log.exists() and '"epoch": 3' in log.read_text()):
+        assert running.poll() is None and time.monotonic() < end
+        time.sleep(0.02)
+    time.sleep(1.5)
+    running.kill()
+    killed = time.time()
+    running.wait()
+    text = log.read_text()
+    whole = [json.loads(line) for line in text[: text.rindex("\n")].splitlines()]
+    from datetime import datetime
+
+    last = datetime.fromisoformat(whole[-1]["timestamp"]).timestamp()
+    assert killed - last < 1.0
+    with log.open("a") as file:
+        file.write('{"torn": ')
+    other = SETTINGS | {"training": SETTINGS["training"] | {"epochs": 1}}
+    finish(tmp_path, digits, other)
+    assert all("torn" not in line for line in lines(tmp_path))
