@@ -74,12 +74,14 @@ def test_killed_anywhere_the_same_command_ends_with_the_same_weights(project: Pr
 
 
 def test_ctrl_c_leaves_nothing_locked(project: Project) -> None:
-    project.write(LONGER)
+    experiment = deepcopy(LONGER)
+    experiment["training"]["epochs"] = 100
+    project.write(experiment)
     running = start(project)
     wait_for_epoch(project, running, 2)
     os.killpg(running.pid, signal.SIGINT)
     running.wait(timeout=60)
-    assert running.returncode != 0
+    assert running.returncode != 0, (project.folder / "output.txt").read_text()
     assert not list(project.results.glob("runs/*/*/train/.record*")), "half-written files were left"
     project.run()
     assert project.planned() == {}

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 STYLES = {"better": "bold green", "worse": "bold red", "equivalent": "bold cyan", "inconclusive": "yellow"}
 _ROWS = 12
 _LINES = 6
+_WIDE = 100
+"""Columns from which on the table has room for intervals."""
 
 
 def show(folder: Path, *, width: int | None = None) -> None:
@@ -43,7 +45,7 @@ def render(comparison: Comparison, folder: Path, console: "Console") -> None:
     style = "bold red" if not comparison.valid else STYLES[first.verdict]
     console.print(Text(comparison.headline, style=style))
     console.print()
-    console.print(_table(comparison))
+    console.print(_table(comparison, intervals=console.width >= _WIDE))
     # A table of many arms is a report's; the terminal tells which were left out.
     rows = len(comparison.metrics) * (len(comparison.arms) - 1)
     if rows > _ROWS:
@@ -64,28 +66,35 @@ def render(comparison: Comparison, folder: Path, console: "Console") -> None:
     console.print(Text(f"\n{'Report' if report.exists() else 'Details'}: {place}\n"), soft_wrap=True)
 
 
-def _table(comparison: Comparison) -> "Table":
+def _table(comparison: Comparison, *, intervals: bool) -> "Table":
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     one = len(comparison.arms) == 2
     arm = comparison.metrics[0].contrasts[0].arm if one else "arm"
-    table.add_column("metric")
+    table.add_column("metric", no_wrap=True)
     if not one:
         table.add_column("arm")
-    table.add_column(comparison.baseline, justify="right")
-    table.add_column(arm if one else "value", justify="right")
-    for column in ("change", f"{100 * comparison.confidence:g}% interval", "p"):
-        table.add_column(column, justify="right")
-    table.add_column("verdict")
+    numbers = [comparison.baseline, arm if one else "value", "change"]
+    numbers += [f"{100 * comparison.confidence:g}% interval"] if intervals else []
+    for column in (*numbers, "p"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
     rows = [(metric, contrast) for metric in comparison.metrics for contrast in metric.contrasts]
     for metric, contrast in rows[:_ROWS]:
-        cells = [metric.title] + ([] if one else [contrast.arm]) + _cells(metric, contrast)
+        cells = _cells(metric, contrast)
+        if not intervals:
+            del cells[_INTERVAL]
+        cells = [metric.name, *([] if one else [contrast.arm]), *cells]
         word = contrast.verdict if comparison.valid else "invalid"
         table.add_row(*cells, Text(word, style=STYLES.get(word, "bold red")))
     return table
+
+
+_INTERVAL = 3
+"""Its place among the cells."""
 
 
 def _cells(metric: MetricResult, contrast: Contrast) -> list[str]:
@@ -98,7 +107,7 @@ def _cells(metric: MetricResult, contrast: Contrast) -> list[str]:
         numbers += [interval.low, interval.high]
     decimals = decimals_for(metric, numbers) if metric.scale == "difference" else None
     texts = change_texts(metric, numbers)
-    unit = unit_of_change(metric).replace("percentage points", "pp")
+    unit = unit_of_change(metric).replace("percentage points", "pp").removesuffix(" nats")
     return [
         _level(metric, baseline, decimals),
         _level(metric, arm, decimals),
@@ -117,7 +126,7 @@ def _p(contrast: Contrast) -> str:
 def _level(metric: MetricResult, summary: ArmSummary, decimals: int | None = None) -> str:
     if summary.centre is None:
         return "not measured" if summary.n == 0 else "?"
-    return value_text(summary.centre, metric.unit, decimals)
+    return value_text(summary.centre, metric.unit, decimals).replace(" samples/s", "/s").removesuffix(" FLOP")
 
 
 def _failures(comparison: Comparison) -> list[str]:

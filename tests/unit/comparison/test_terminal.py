@@ -24,8 +24,8 @@ def test_verdict_first(make: Make) -> None:
     comparison = made.compare()
     lines = text(made.folder, width=400).splitlines()
     assert lines[1].strip() == comparison.headline
-    row = next(line for line in lines if line.strip().startswith("top-1 accuracy"))
-    assert " ".join(row.split()) == "top-1 accuracy 96.8% 98.7% +1.9 pp +1.7 to +2.0 0.031 better"
+    row = next(line for line in lines if line.strip().startswith("accuracy"))
+    assert " ".join(row.split()) == "accuracy 96.8% 98.7% +1.9 pp +1.7 to +2.0 0.031 better"
     assert "\x1b" not in text(made.folder)
 
 
