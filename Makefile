@@ -1,11 +1,17 @@
 # Two commands do all: `make demo` sets up and runs the default experiment, `make test` sets up and runs the tests.
-# PYTHON=/path/to/python chooses the interpreter; the first one that is new enough is taken otherwise.
+# PYTHON=/path/to/python chooses the interpreter; otherwise the first is taken for which all locked packages are
+# ready-made, then 3.14, where one is built from source. SETUP="…" hands arguments to tools/setup.py.
 
-PYTHON ?= $(shell for name in python3 python3.14 python3.13 python3.12 python3.11; do \
-	if $$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then echo $$name; break; fi; done)
+PYTHON := $(or $(PYTHON),$(shell for newest in 13 14; do \
+	for name in python3 python3.13 python3.12 python3.11 python3.14; do \
+	if $$name -c "import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, $$newest))" 2>/dev/null; \
+	then echo $$name; exit; fi; done; done; command -v python3 || command -v python))
 ENVIRONMENT = .venv
 BIN = $(ENVIRONMENT)/bin
 WORKERS ?= 4
+
+# What a recipe starts Python by.
+python = @$(if $(PYTHON),$(PYTHON),echo "set-up: there is no Python; install 3.11 or newer" >&2; false)
 
 .PHONY: help demo test setup setup-dev integration slow lint format docs lock clean
 
@@ -19,10 +25,10 @@ test: setup-dev ## set up and run the tests
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not slow"
 
 setup: ## the environment to run experiments
-	@$(or $(PYTHON),python3) tools/setup.py
+	$(python) tools/setup.py $(SETUP)
 
 setup-dev: ## the environment to work on Assay
-	@$(or $(PYTHON),python3) tools/setup.py --dev
+	$(python) tools/setup.py --dev $(SETUP)
 
 integration: setup-dev ## the tests that need real programs; says which it skipped for want of which
 	@$(BIN)/python -m pytest tests/integration -rs

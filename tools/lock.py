@@ -2,8 +2,8 @@
 
     make lock
 
-`run.txt` runs experiments, `dev.txt` also tests and lints; `torch-oldest.txt` and `torch-newest.txt` are for the short
-checks against the oldest and the newest supported PyTorch.
+`bootstrap.txt` installs and builds the rest, `run.txt` runs experiments, `dev.txt` also tests and lints;
+`torch-oldest.txt` and `torch-newest.txt` are for the short checks against the oldest and the newest supported PyTorch.
 """
 
 import subprocess
@@ -35,7 +35,7 @@ def main() -> None:
     groups = project["dependency-groups"]
     test = groups["test"]
     dev = [line for line in groups["dev"] if isinstance(line, str)] + test
-    compile_lock("bootstrap.txt", ["uv"])
+    compile_lock("bootstrap.txt", ["uv", "setuptools"])
     compile_lock("run.txt", [*run, *DEFAULT_TORCH])
     compile_lock("dev.txt", [*run, *DEFAULT_TORCH, *dev])
     compile_lock("torch-oldest.txt", [*run, *OLDEST_TORCH, *test])

@@ -9,23 +9,24 @@ than Python 3.6, so that an old interpreter can say that it is too old.
 
 import argparse
 import csv
+import errno
 import hashlib
 import json
 import os
 import shutil
-import subprocess
+import signal
 import sys
 import time
 from contextlib import contextmanager
 
+import install
+from install import Failure, say
+
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 OLDEST = (3, 11)
+NEWEST = (3, 14)
 NEEDED_BYTES = 8 * 10**9
 STAMP = "assay-setup.json"
-
-
-class Failure(Exception):
-    """What stands in the way, and what to do about it."""
 
 
 def main():
@@ -39,13 +40,15 @@ def main():
     arguments = parser.parse_args()
     name = "dev.txt" if arguments.dev else "run.txt"
     lock = arguments.requirements or os.path.join(ROOT, "requirements", name)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         check_python()
-        Environment(
-            os.path.abspath(arguments.environment), lock, arguments.needs, arguments.requirements
-        ).ensure()
+        Environment(os.path.abspath(arguments.environment), os.path.abspath(lock), arguments.needs).ensure()
     except Failure as failure:
         sys.stderr.write("set-up: %s\n" % failure)
+        return 1
+    except OSError as error:
+        sys.stderr.write("set-up: %s\n" % in_words(error))
         return 1
     except KeyboardInterrupt:
         sys.stderr.write("set-up: interrupted; the same command begins it anew\n")
@@ -54,44 +57,54 @@ def main():
 
 
 def check_python():
+    """Refuse an interpreter for which the locked packages do not exist."""
+    version = "Python %d.%d" % sys.version_info[:2]
+    advice = (
+        "(this is %s).\n  Install one, then name it: make demo PYTHON=/path/to/python3.13" % sys.executable
+    )
     if sys.version_info < OLDEST:
+        raise Failure("%s is too old, Assay needs 3.11 or newer %s" % (version, advice))
+    if sys.version_info[:2] > NEWEST:
         raise Failure(
-            "Python %d.%d is too old, Assay needs 3.11 or newer (this is %s).\n"
-            "  Install a newer one, then name it: make demo PYTHON=/path/to/python3.11"
-            % (sys.version_info[0], sys.version_info[1], sys.executable)
+            "%s is too new for the locked PyTorch, which goes up to %d.%d %s" % (version, *NEWEST, advice)
         )
 
 
 class Environment:
     """One virtual environment and the lock file that it is made from."""
 
-    def __init__(self, folder, lock, needs, own_lock):
+    def __init__(self, folder, lock, needs):
         self.folder = folder
         self.lock = lock
         self.needs = needs
-        self.wants_superset = not own_lock
         self.python = os.path.join(folder, "bin", "python")
         self.stamp = os.path.join(folder, STAMP)
 
     def ensure(self):
+        """Make the environment unless it is there, current and whole."""
         if not os.path.exists(self.lock):
             raise Failure("%s: no such lock file; run it from a whole checkout of Assay" % self.lock)
+        if self.problem() is None:
+            return
         with self.alone():
             problem = self.problem()
             if problem is None:
                 return
-            if os.path.isdir(self.folder):
+            if os.path.lexists(self.folder):
+                self.refuse_foreign()
                 say("%s %s; making it anew" % (self.folder, problem))
+            self.check_space()
+            remove(self.folder)
             self.make()
 
     @contextmanager
     def alone(self):
-        """Two set-ups at once: the second waits for the first."""
+        """Two set-ups at once: the second waits for the first, and for what a killed one left running."""
         import fcntl
 
         path = self.folder + ".lock"
         try:
-            file = open(path, "a")
+            file = open(path, "a+")
         except OSError as error:
             raise Failure(
                 "%s cannot be written (%s); set up in a checkout that you own" % (path, error.strerror)
@@ -102,12 +115,11 @@ class Environment:
             except OSError:
                 say("another set-up of %s is going on; waiting for it" % self.folder)
                 fcntl.flock(file, fcntl.LOCK_EX)
-            yield
-
-    def identity(self):
-        with open(self.lock, "rb") as file:
-            digest = hashlib.sha256(file.read()).hexdigest()
-        return {"lock": digest, "python": sys.version.split()[0], "folder": self.folder}
+            install.KEEP_OPEN.append(file.fileno())
+            try:
+                yield
+            finally:
+                install.KEEP_OPEN.remove(file.fileno())
 
     def problem(self):
         """Why the environment cannot be used as it is; None if it can."""
@@ -117,67 +129,44 @@ class Environment:
             with open(self.stamp) as file:
                 stamp = json.load(file)
         except (OSError, ValueError):
+            stamp = {}
+        if not stamp.get("finished"):
             return "was not finished"
-        if not self.current(stamp):
-            return "is from another lock file, folder or Python"
-        if (
-            subprocess.call([self.python, "-c", ""], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            != 0
-        ):
+        if stamp["folder"] != self.folder:
+            return "was made for %s" % stamp["folder"]
+        if stamp["python"] != python_version():
+            return "is for Python %s, this is %s" % (stamp["python"], python_version())
+        if stamp["lock"] not in self.accepted():
+            return "is from other requirements"
+        if not self.runs():
             return "is broken: its interpreter does not run"
-        damaged = damaged_file(stamp["site"])
-        return None if damaged is None else "is broken: %s" % damaged
+        damage = damaged(stamp)
+        return None if damage is None else "is broken: %s" % damage
 
-    def current(self, stamp):
-        """An environment with more than is asked for serves too: `make demo` after `make test` changes nothing."""
-        identity = self.identity()
-        same = all(stamp.get(key) == identity[key] for key in ("python", "folder"))
-        accepted = [identity["lock"]]
-        if self.wants_superset and self.lock.endswith("run.txt"):
-            with open(os.path.join(os.path.dirname(self.lock), "dev.txt"), "rb") as file:
-                accepted.append(hashlib.sha256(file.read()).hexdigest())
-        return same and stamp.get("lock") in accepted
+    def accepted(self):
+        """Digests of lock files that serve: after `make test`, which needs more, `make demo` changes nothing."""
+        locks = [self.lock]
+        if os.path.basename(self.lock) == "run.txt":
+            locks.append(os.path.join(os.path.dirname(self.lock), "dev.txt"))
+        return [digest(path) for path in locks if os.path.exists(path)]
 
-    def make(self):
-        began = time.time()
-        self.check_space()
-        remove(self.folder)
-        say("making %s from %s" % (self.folder, os.path.relpath(self.lock, ROOT)))
-        run(
-            [sys.executable, "-m", "venv", "--without-pip", self.folder],
-            "the virtual environment could not be made",
-        )
-        bootstrap = os.path.join(ROOT, "requirements", "bootstrap.txt")
-        pip = pip_command(self.python)
-        options = ["--require-hashes", "--no-deps", "--disable-pip-version-check", "--quiet"]
-        run([*pip, "install", *options, "-r", bootstrap], "the installer could not be fetched")
-        say("fetching PyTorch and what else it needs: about 3 GB, once")
-        uv = os.path.join(self.folder, "bin", "uv")
-        command = [
-            uv,
-            "pip",
-            "install",
-            "--python",
-            self.python,
-            "--require-hashes",
-            "--no-deps",
-            "-r",
-            self.lock,
-        ]
-        run(command, "the requirements could not be installed", environment=uv_environment(pip))
-        site = output([self.python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"])
-        link_package(self.folder, site, self.python)
-        write(self.stamp, json.dumps(dict(self.identity(), site=site), indent=1) + "\n")
-        say("ready after %d s" % (time.time() - began))
+    def runs(self):
+        try:
+            return install.quietly([self.python, "-c", "import sys; sys.exit(sys.prefix == sys.base_prefix)"])
+        except OSError:
+            return False
+
+    def refuse_foreign(self):
+        """Nothing is removed that was not made here."""
+        made_here = os.path.exists(self.stamp) or (os.path.isdir(self.folder) and not os.listdir(self.folder))
+        if os.path.islink(self.folder) or not made_here:
+            raise Failure(
+                "%s is there and was not made by this set-up, so it is left alone.\n"
+                "  Move it away, then run the same command again" % self.folder
+            )
 
     def check_space(self):
-        free = shutil.disk_usage(os.path.dirname(self.folder)).free
-        if os.path.isdir(self.folder):
-            free += sum(
-                os.lstat(os.path.join(folder, name)).st_size
-                for folder, _, names in os.walk(self.folder)
-                for name in names
-            )
+        free = shutil.disk_usage(os.path.dirname(self.folder)).free + freed_by_removing(self.folder)
         if free < self.needs:
             raise Failure(
                 "%.1f GB are free at %s, the environment needs %.1f GB.\n"
@@ -185,156 +174,136 @@ class Environment:
                 % (free / 1e9, os.path.dirname(self.folder), self.needs / 1e9)
             )
 
+    def make(self):
+        """Make it in its place; the stamp is finished last, so that half an environment is never taken for one."""
+        began = time.time()
+        say("making %s from %s" % (self.folder, os.path.relpath(self.lock, ROOT)))
+        os.makedirs(self.folder)
+        write(self.stamp, "{}\n")
+        install.virtual_environment(self.folder)
+        installer = install.Installer(self.folder, self.python, self.needs)
+        installer.bootstrap(os.path.join(ROOT, "requirements", "bootstrap.txt"))
+        if self.needs >= 10**9:
+            say("fetching PyTorch and what else it needs: about 3 GB, unless they are in uv's cache")
+        site = install.output([self.python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"])
+        installer.requirements(self.lock)
+        stamp = {
+            "finished": True,
+            "lock": digest(self.lock),
+            "python": python_version(),
+            "folder": self.folder,
+            "site": site,
+            "distributions": sorted(name for name in os.listdir(site) if name.endswith(".dist-info")),
+            "files": link_package(self.folder, site, self.python),
+        }
+        self.mend(installer, stamp)
+        installer.close()
+        write(self.stamp + ".new", json.dumps(stamp, indent=1) + "\n")
+        os.replace(self.stamp + ".new", self.stamp)
+        say("ready after %d s" % (time.time() - began))
 
-def damaged_file(site):
-    """The first installed file that is missing or has another size than its package's list says."""
-    for entry in sorted(os.listdir(site)):
-        if not entry.endswith(".dist-info"):
-            continue
-        record = os.path.join(site, entry, "RECORD")
-        if not os.path.exists(record):
-            return "%s is missing" % record
-        with open(record, newline="") as file:
-            for row in csv.reader(file):
-                if len(row) < 3 or not row[2]:
-                    continue
-                path = os.path.join(site, row[0])
-                try:
-                    size = os.stat(path).st_size
-                except OSError:
-                    return "%s is missing" % path
-                if size != int(row[2]):
-                    return "%s was changed" % path
+    def mend(self, installer, stamp):
+        """Files are links into uv's cache: one that was damaged there would come back damaged for ever."""
+        damage = damaged(stamp)
+        if damage is None:
+            return
+        say("the cache of uv is damaged (%s); fetching anew, past the cache" % damage)
+        installer.requirements(self.lock, "--reinstall", "--no-cache")
+        damage = damaged(stamp)
+        if damage is not None:
+            raise Failure("what was installed is not whole: %s" % damage)
+
+
+def damaged(stamp):
+    """What is missing or has another size than was installed, in words; None if all is well."""
+    site = stamp["site"]
+    for path, size in sorted(stamp["files"].items()):
+        problem = other_size(path, size)
+        if problem:
+            return problem
+    for distribution in stamp["distributions"]:
+        record = os.path.join(site, distribution, "RECORD")
+        try:
+            with open(record, newline="") as file:
+                rows = [(row[0], int(row[2])) for row in csv.reader(file) if len(row) > 2 and row[2]]
+        except (OSError, ValueError, csv.Error):
+            return "%s is missing or was changed" % record
+        for name, size in rows:
+            problem = other_size(os.path.join(site, name), size)
+            if problem:
+                return problem
     return None
 
 
-def pip_command(python):
-    """pip of this interpreter, working on the new environment; else the one that Python brings along."""
-    if (
-        subprocess.call(
-            [sys.executable, "-m", "pip", "--version"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        == 0
-    ):
-        return [sys.executable, "-m", "pip", "--python", python]
+def other_size(path, size):
     try:
-        import ensurepip  # noqa: F401
-    except ImportError:
-        raise Failure(
-            "%s has neither pip nor the module ensurepip.\n"
-            "  On Debian or Ubuntu: apt install python3-venv" % sys.executable
-        )
-    run([python, "-m", "ensurepip"], "pip could not be set up")
-    return [python, "-m", "pip"]
+        found = os.stat(path).st_size
+    except OSError:
+        return "%s is missing" % os.path.normpath(path)
+    return None if found == size else "%s was changed" % os.path.normpath(path)
 
 
-def uv_environment(pip):
-    """The index that pip is configured for, handed to uv; what the user set for uv itself goes first."""
-    environment = dict(os.environ)
-    index = os.environ.get("PIP_INDEX_URL") or output([*pip[:3], "config", "get", "global.index-url"])
-    if index:
-        environment.setdefault("UV_DEFAULT_INDEX", index)
-    certificates = os.environ.get("PIP_CERT")
-    if certificates:
-        environment.setdefault("SSL_CERT_FILE", certificates)
-    environment.setdefault("UV_LINK_MODE", "hardlink" if same_disk(environment) else "copy")
-    environment.setdefault("UV_HTTP_TIMEOUT", "120")
-    environment.setdefault("UV_NO_CONFIG", "1")
-    return environment
-
-
-def same_disk(environment):
-    cache = environment.get("UV_CACHE_DIR") or os.path.join(
-        environment.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache"), "uv"
-    )
-    while not os.path.exists(cache):
-        cache = os.path.dirname(cache)
-    return os.stat(cache).st_dev == os.stat(ROOT).st_dev
+def freed_by_removing(folder):
+    """Bytes: files that are links into uv's cache stay there."""
+    if os.path.islink(folder):
+        return 0
+    sizes = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            status = os.lstat(os.path.join(parent, name))
+            sizes += status.st_size if status.st_nlink == 1 else 0
+    return sizes
 
 
 def link_package(folder, site, python):
-    """Assay itself is used from the checkout: a path file, and the command."""
-    write(os.path.join(site, "assay.pth"), os.path.join(ROOT, "src") + "\n")
+    """Assay itself is used from the checkout: a path file, and the command. Gives: sizes by path."""
+    paths = os.path.join(site, "assay.pth")
+    write(paths, os.path.join(ROOT, "src") + "\n")
     command = os.path.join(folder, "bin", "assay")
-    write(command, "#!/bin/sh\nexec '%s' -m assay \"$@\"\n" % python.replace("'", "'\\''"))
+    # -P: a random.py of the user's own, in the folder that they stand in, is not Python's.
+    write(command, "#!/bin/sh\nexec '%s' -P -m assay \"$@\"\n" % python.replace("'", "'\\''"))
     os.chmod(command, 0o755)
+    return {path: os.stat(path).st_size for path in (paths, command)}
 
 
-_CAUSES = (
-    (
-        ("No space left on device", "os error 28"),
-        "the disk is full; make room and run the same command again",
-    ),
-    (
-        ("Hash mismatch", "DO NOT MATCH THE HASHES"),
-        "a package is not the one that was locked: its hash differs.\n"
-        "  Do not use this index, or ask whoever runs it; `make lock` locks what it holds now",
-    ),
-    (
-        (
-            "error sending request",
-            "Failed to fetch",
-            "dns error",
-            "Connection refused",
-            "NewConnectionError",
-            "Name or service not known",
-            "Temporary failure in name resolution",
-            "No matching distribution found",
-            "Network is unreachable",
-            "timed out",
-            "tls handshake",
-        ),
-        "the package index could not be reached.\n"
-        "  Check the network; behind a proxy or with an index of your own, set HTTPS_PROXY or PIP_INDEX_URL",
-    ),
-    (
-        ("Permission denied", "Read-only file system"),
-        "files cannot be written; set up in a checkout that you own",
-    ),
-)
+def in_words(error):
+    """What an operation of the system's failed for, and what to do."""
+    advice = {
+        errno.ENOSPC: "the disk is full; make room and run the same command again",
+        errno.EDQUOT: "your disk quota is used up; make room and run the same command again",
+        errno.EACCES: "it cannot be written; set up in a checkout that you own",
+        errno.EROFS: "it cannot be written; set up in a checkout that you own",
+    }.get(error.errno, "then run the same command again")
+    return "%s (%s)\n  %s" % (error.filename or "a file", error.strerror, advice)
 
 
-def run(command, what, environment=None):
-    """Run a step, its output shown as it comes. Raises: Failure with the likely cause."""
-    process = subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True
-    )
-    lines = []
-    for line in process.stdout:
-        lines.append(line)
-    if process.wait() == 0:
-        return
-    text = "".join(lines)
-    for words, cause in _CAUSES:
-        if any(word.lower() in text.lower() for word in words):
-            raise Failure("%s: %s\n\n%s" % (what, cause, indented(text)))
-    raise Failure("%s:\n\n%s" % (what, indented(text)))
+def python_version():
+    return "%d.%d.%d" % sys.version_info[:3]
 
 
-def indented(text, lines=15):
-    return "\n".join("    " + line for line in text.strip().splitlines()[-lines:])
-
-
-def output(command):
-    result = subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, universal_newlines=True
-    )
-    return result.stdout.strip() if result.returncode == 0 else ""
+def digest(path):
+    with open(path, "rb") as file:
+        return hashlib.sha256(file.read()).hexdigest()
 
 
 def write(path, text):
-    with open(path, "w") as file:
+    with open(path, "w", encoding="utf-8") as file:
         file.write(text)
 
 
 def remove(folder):
-    if os.path.isdir(folder):
-        shutil.rmtree(folder)
-
-
-def say(text):
-    sys.stderr.write("set-up: %s\n" % text)
-    sys.stderr.flush()
+    """The stamp goes last: an interrupted removal is one of ours still."""
+    if not os.path.isdir(folder):
+        return
+    for name in os.listdir(folder):
+        path = os.path.join(folder, name)
+        if name == STAMP:
+            continue
+        if os.path.isdir(path) and not os.path.islink(path):
+            shutil.rmtree(path)
+        else:
+            os.remove(path)
+    shutil.rmtree(folder)
 
 
 if __name__ == "__main__":

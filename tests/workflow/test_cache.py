@@ -7,8 +7,11 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from project import TINY, Project
+
+pytestmark = pytest.mark.xdist_group("finished")
 
 RESULT = {"compare": 1, "report": 1}
 RESOLVED = {"resolve_experiment": 1, **RESULT}
