@@ -20,7 +20,7 @@ def test_the_page_shows_the_numbers_of_the_comparison(finished: Project) -> None
     page = (finished.results / "report/index.html").read_text()
     assert comparison["valid"] and comparison["warnings"] == []
     assert "inconclusive" in page, "two seeds cannot decide"
-    assert "ran on the host" in page
+    assert "Ran on the host, not in a pinned image" in page
     for kind in ("svg", "pdf", "png"):
         assert list((finished.results / "report/figures").glob(f"*.{kind}"))
     for kind in ("csv", "md", "tex"):
