@@ -12,7 +12,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "resolve": ("config/resolve.py",),
     "data": ("data",),
     "train": (*_BATCHES, "models", "training"),
-    "evaluate": (*_BATCHES, "models", "training/execution.py", "evaluation"),
+    "evaluate": (*_BATCHES, "models", "training/execution.py", "training/outcomes.py", "evaluation"),
     "profile": (*_BATCHES, "models", "training", "profiling"),
     "compare": ("comparison",),
     "report": ("reporting",),

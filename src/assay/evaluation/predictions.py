@@ -15,10 +15,7 @@ from assay.data.batches import Batch
 from assay.evaluation.metrics import Floats, Integers, cross_entropy, predicted
 from assay.records import write_atomically
 from assay.training.execution import autocast
-
-
-class NotFinite(Exception):
-    """The model gave NaN or infinite scores."""
+from assay.training.outcomes import Diverged
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,7 @@ def predict(
 ) -> Predictions:
     """Run the model in evaluation mode over all batches.
 
-    Probabilities are the softmax of the scores in float64. Raises: NotFinite naming the first bad example.
+    Probabilities are the softmax of the scores in float64. Raises: Diverged naming the first bad example.
     """
     model.eval()
     found = Predictions(np.empty(count, np.int64), np.empty((count, classes)), np.empty(count))
@@ -54,7 +51,7 @@ def predict(
         logs = torch.log_softmax(scores.double(), dim=1).cpu().numpy()
         finite = np.isfinite(scores.float().cpu().numpy()).all(axis=1)
         if not finite.all():
-            raise NotFinite(f"scores are not finite for test example {batch.indices[~finite][0]}")
+            raise Diverged(f"scores are not finite for test example {batch.indices[~finite][0]}")
         labels = batch.labels.cpu().numpy()
         found.labels[batch.indices] = labels
         found.probabilities[batch.indices] = np.exp(logs)

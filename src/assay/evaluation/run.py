@@ -14,8 +14,7 @@ from assay.data.store import MANIFEST, Manifest, Store, open_store
 from assay.data.streams import stream_int
 from assay.environment import capture, code
 from assay.evaluation import metrics
-from assay.evaluation.failures import first_line, out_of_memory
-from assay.evaluation.predictions import NotFinite, Predictions, predict, write
+from assay.evaluation.predictions import Predictions, predict, write
 from assay.models.build import build
 from assay.models.sources import source_files
 from assay.records import (
@@ -28,6 +27,7 @@ from assay.records import (
     sha256_text,
 )
 from assay.training.execution import apply, compiled, place
+from assay.training.outcomes import Diverged, first_line, out_of_memory
 
 UNITS = {
     "accuracy": "fraction",
@@ -78,7 +78,7 @@ def evaluate(run: Run) -> None:
     if outcome == "completed":
         try:
             found = _predictions(run, store, weights, device)
-        except NotFinite as error:
+        except Diverged as error:
             outcome, message = "diverged", str(error)
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):

@@ -18,13 +18,13 @@ from assay.data.store import Store, open_store
 from assay.environment import capture
 from assay.models.build import build
 from assay.profiling.exchange import Request, Result, Timings, thinned
-from assay.profiling.failures import Diverged, first_line, out_of_memory
 from assay.profiling.memory import PeakMemory, resident
 from assay.profiling.summarise import summarise
 from assay.profiling.telemetry import Telemetry
 from assay.profiling.timing import time_calls
 from assay.records import write_atomically
 from assay.training.execution import apply, autocast, compiled, place
+from assay.training.outcomes import Diverged, first_line, out_of_memory
 
 SEED = 0
 """Of initial weights and of the choice of images: cost does not depend on it."""

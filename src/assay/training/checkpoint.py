@@ -26,13 +26,15 @@ class Checkpoints:
     def __init__(self, folder: Path, fingerprint: str) -> None:
         self.folder = folder
         self.fingerprint = fingerprint
+        self.attempt = 1
+        """How often the run was begun: one more than the checkpoint says that was loaded."""
         self.warnings: list[str] = []
 
     def save(self, state: Mapping[str, Any]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         temporary = self.folder / f".{CURRENT}"
         with temporary.open("wb") as file:
-            torch.save({"fingerprint": self.fingerprint, **state}, file)
+            torch.save({"fingerprint": self.fingerprint, "attempt": self.attempt, "state": dict(state)}, file)
             file.flush()
             os.fsync(file.fileno())
         current = self.folder / CURRENT
@@ -46,22 +48,23 @@ class Checkpoints:
             path = self.folder / name
             if not path.exists():
                 continue
-            state = self._read(path)
-            if state is not None:
-                return state
+            saved = self._read(path)
+            if saved is not None:
+                self.attempt = int(saved["attempt"]) + 1
+                return dict(saved["state"])
         return None
 
     def _read(self, path: Path) -> dict[str, Any] | None:
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            fingerprint = state.pop("fingerprint")
+            saved = torch.load(path, map_location="cpu", weights_only=True)
+            fingerprint = saved["fingerprint"]
         except Exception as error:  # a damaged file fails in as many ways as there are bytes
             self._put_aside(path, f"could not be read ({type(error).__name__})")
             return None
         if fingerprint != self.fingerprint:
             self._put_aside(path, "belongs to other settings, data, code or versions")
             return None
-        return dict(state)
+        return dict(saved)
 
     def _put_aside(self, path: Path, why: str) -> None:
         aside = path.with_suffix(".unusable")

@@ -19,14 +19,11 @@ from assay.training.checkpoint import Checkpoints, random_state, restore_random_
 from assay.training.ema import EMA
 from assay.training.execution import autocast, compiled
 from assay.training.optimizers import build_optimizer, set_learning_rate
+from assay.training.outcomes import Diverged
 from assay.training.schedule import factor
 
 LOG_SECONDS = 0.2
 """Least time between two lines about steps; the first and the last step of an epoch always get one."""
-
-
-class Diverged(Exception):
-    """The loss is no longer a finite number."""
 
 
 class Interrupted(Exception):

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from assay.config.schema import Arm, spec_of
 from assay.data.batches import Batches
-from assay.data.store import MANIFEST, Store, open_store
+from assay.data.store import MANIFEST, open_store
 from assay.data.streams import stream_int
 from assay.environment import capture, code
 from assay.models.build import build
@@ -35,10 +35,10 @@ from assay.records import (
 from assay.sources import stage_sha256
 from assay.training.checkpoint import Checkpoints, sole_writer
 from assay.training.execution import apply, place
-from assay.training.loop import Diverged, Interrupted, Loop
+from assay.training.loop import Interrupted, Loop
+from assay.training.outcomes import Diverged, first_line, out_of_memory
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-_CPU_MEMORY = ("can't allocate memory", "not enough memory")
 
 
 @dataclass(frozen=True)
@@ -94,18 +94,60 @@ def train(run: Run) -> int:
     return 0
 
 
+@dataclass(frozen=True)
+class _Ending:
+    """How the loop ended; without a loop where not even the model could be built."""
+
+    loop: Loop | None
+    outcome: Outcome = "completed"
+    message: str | None = None
+
+    @property
+    def completed(self) -> Loop | None:
+        return self.loop if self.outcome == "completed" else None
+
+
 def _train(run: Run, stop: StopRequest) -> None:
     started, began = now(), time.monotonic()
     device = apply(run.settings.execution)
-    store = open_store(run.data)
-    user_files = source_files(run.settings.model.source, run.module_roots)
     spec = spec_of(run.settings)
     data_sha256 = sha256_file(run.data / MANIFEST)
-    origin = code("train", user_files)
+    origin = code("train", source_files(run.settings.model.source, run.module_roots))
     fingerprint = _fingerprint(run, spec, data_sha256, origin.user_sources, device)
     checkpoints = Checkpoints(run.checkpoint, fingerprint)
+    ending = _run_loop(run, device, checkpoints, stop)
+    resumed = checkpoints.attempt > 1
+    seconds = None if resumed else time.monotonic() - began
+    weights = {} if ending.completed is None else ending.completed.best_weights
+    record = Record(
+        stage="train",
+        experiment=run.experiment,
+        arm=run.arm,
+        seed=run.seed,
+        outcome=ending.outcome,
+        message=ending.message,
+        started=started,
+        finished=now(),
+        spec=spec,
+        spec_sha256=sha256_text(canonical_json(spec)),
+        data_sha256=data_sha256,
+        batches_sha256=None if ending.loop is None else ending.loop.position.digest or None,
+        weights_sha256=_write_weights(weights, run.output / "model.safetensors"),
+        code=origin,
+        environment=capture(threads=run.settings.execution.threads, device=device),
+        metrics=_metrics(ending.completed, seconds, resumed=resumed),
+        details={} if ending.loop is None else _details(ending.loop),
+        resumed=resumed,
+        attempts=checkpoints.attempt,
+        warnings=checkpoints.warnings,
+    )
+    record.write(run.output / "record.json")
+    checkpoints.remove()
+
+
+def _run_loop(run: Run, device: torch.device, checkpoints: Checkpoints, stop: StopRequest) -> _Ending:
+    """Begin or go on, to the end or to the arm's own failure. Raises: Interrupted."""
     saved = checkpoints.load()
-    attempt = 1 if saved is None else int(saved["attempt"]) + 1
     events = run.output / "log.jsonl"
     if saved is None:
         events.unlink(missing_ok=True)
@@ -115,17 +157,15 @@ def _train(run: Run, stop: StopRequest) -> None:
         "seed": run.seed,
         "stage": "train",
     }
-    outcome: Outcome = "completed"
-    message = None
     loop = None
-    with Log(events, identity=identity, attempt=attempt) as log:
+    with Log(events, identity=identity, attempt=checkpoints.attempt) as log:
         for warning in checkpoints.warnings:
             print(warning, file=sys.stderr)
             log.write("warning", message=warning)
         try:
-            loop = _loop(run, store, device, checkpoints, log, stop, attempt)
+            loop = _loop(run, device, checkpoints, log, stop)
             if saved is not None:
-                loop.restore(saved["loop"])
+                loop.restore(saved)
             log.write(
                 "started" if saved is None else "resumed",
                 epoch=loop.position.epoch,
@@ -134,40 +174,15 @@ def _train(run: Run, stop: StopRequest) -> None:
                 device=str(device),
             )
             loop.run()
+            ending = _Ending(loop)
         except Diverged as error:
-            outcome, message = "diverged", str(error)
-        except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
+            ending = _Ending(loop, "diverged", str(error))
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
                 raise
-            outcome, message = "out_of_memory", str(error).splitlines()[0]
-        log.write("finished", outcome=outcome, message=message)
-    weights = loop.best_weights if loop is not None and outcome == "completed" else {}
-    weights_sha256 = _write_weights(weights, run.output / "model.safetensors")
-    seconds = None if attempt > 1 else time.monotonic() - began
-    record = Record(
-        stage="train",
-        experiment=run.experiment,
-        arm=run.arm,
-        seed=run.seed,
-        outcome=outcome,
-        message=message,
-        started=started,
-        finished=now(),
-        spec=spec,
-        spec_sha256=sha256_text(canonical_json(spec)),
-        data_sha256=data_sha256,
-        batches_sha256=(loop.position.digest or None) if loop is not None else None,
-        weights_sha256=weights_sha256,
-        code=origin,
-        environment=capture(threads=run.settings.execution.threads, device=device),
-        metrics=_metrics(loop if outcome == "completed" else None, seconds, resumed=attempt > 1),
-        details={} if loop is None else _details(loop),
-        resumed=attempt > 1,
-        attempts=attempt,
-        warnings=checkpoints.warnings,
-    )
-    record.write(run.output / "record.json")
-    checkpoints.remove()
+            ending = _Ending(loop, "out_of_memory", first_line(error))
+        log.write("finished", outcome=ending.outcome, message=ending.message)
+    return ending
 
 
 def _fingerprint(
@@ -186,15 +201,8 @@ def _fingerprint(
     return sha256_text(canonical_json(decisive))
 
 
-def _loop(
-    run: Run,
-    store: Store,
-    device: torch.device,
-    checkpoints: Checkpoints,
-    log: Log,
-    stop: StopRequest,
-    attempt: int,
-) -> Loop:
+def _loop(run: Run, device: torch.device, checkpoints: Checkpoints, log: Log, stop: StopRequest) -> Loop:
+    store = open_store(run.data)
     manifest, settings = store.manifest, run.settings
     classes = len(manifest.classes)
     model = build(
@@ -225,21 +233,10 @@ def _loop(
         classes=classes,
         training=batches("train"),
         validation=batches("validation"),
-        checkpoints=_Attempts(checkpoints, attempt),
+        checkpoints=checkpoints,
         log=log,
         stop_requested=stop,
     )
-
-
-class _Attempts(Checkpoints):
-    """Checkpoints that know which attempt of the run they are from."""
-
-    def __init__(self, checkpoints: Checkpoints, attempt: int) -> None:
-        super().__init__(checkpoints.folder, checkpoints.fingerprint)
-        self._attempt = attempt
-
-    def save(self, state: object) -> None:
-        super().save({"attempt": self._attempt, "loop": state})
 
 
 def seed_globally(seed: int) -> None:
@@ -248,12 +245,6 @@ def seed_globally(seed: int) -> None:
     torch.manual_seed(number)
     np.random.seed(number % 2**32)
     random.seed(number)
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return any(text in str(error) for text in _CPU_MEMORY)
 
 
 def _write_weights(weights: dict[str, Tensor], path: Path) -> str:

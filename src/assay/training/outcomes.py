@@ -1,4 +1,4 @@
-"""How a visit can end, and which errors are a result of the arm."""
+"""How an arm can fail: which errors are its result, and not a fault of the machine."""
 
 import torch
 
@@ -6,7 +6,7 @@ _CPU_MEMORY = ("can't allocate memory", "not enough memory")
 
 
 class Diverged(Exception):
-    """Scores or loss that are not finite."""
+    """A loss or scores that are not finite."""
 
 
 def out_of_memory(error: BaseException) -> bool:
@@ -19,5 +19,6 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def first_line(error: BaseException) -> str:
-    """The error's own first line, empty if it says nothing."""
-    return (str(error).strip().splitlines() or [""])[0]
+    """The error in one line: its own first one, or its name."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
