@@ -119,6 +119,12 @@ class Installer:
         command += [*options, "-r", lock]
         run(command, "the requirements could not be installed", self.environment(), show=True)
 
+    def again(self, lock, packages):
+        """Drop the packages from uv's cache and install them from the index. Raises: Failure."""
+        uv = os.path.join(self.folder, "bin", "uv")
+        run([uv, "cache", "clean", *packages], "uv's cache could not be cleaned", self.environment())
+        self.requirements(lock, *["--reinstall-package=%s" % package for package in packages])
+
     def environment(self):
         """Index, certificates and proxy that pip is configured for, in uv's words."""
         settings = pip_settings(self.pip)

@@ -140,8 +140,9 @@ class Environment:
             return "is from other requirements"
         if not self.runs():
             return "is broken: its interpreter does not run"
-        damage = damaged(stamp)
-        return None if damage is None else "is broken: %s" % damage
+        for _, damage in damages(stamp):
+            return "is broken: %s" % damage
+        return None
 
     def accepted(self):
         """Digests of lock files that serve: after `make test`, which needs more, `make demo` changes nothing."""
@@ -204,43 +205,41 @@ class Environment:
 
     def mend(self, installer, stamp):
         """Files are links into uv's cache: one that was damaged there would come back damaged for ever."""
-        damage = damaged(stamp)
-        if damage is None:
-            return
-        say("the cache of uv is damaged (%s); fetching anew, past the cache" % damage)
-        installer.requirements(self.lock, "--reinstall", "--no-cache")
-        damage = damaged(stamp)
-        if damage is not None:
+        packages = sorted({package for package, _ in damages(stamp)})
+        if packages:
+            say("the cache of uv is damaged for %s; fetching anew" % ", ".join(packages))
+            installer.again(self.lock, packages)
+        for _, damage in damages(stamp):
             raise Failure("what was installed is not whole: %s" % damage)
 
 
-def damaged(stamp):
-    """What is missing or has another size than was installed, in words; None if all is well."""
+def damages(stamp):
+    """Pairs of a package and what is missing of it, or has another size than was installed, in words."""
     site = stamp["site"]
     for path, size in sorted(stamp["files"].items()):
-        problem = other_size(path, size)
-        if problem:
-            return problem
+        for problem in other_size(path, size):
+            yield "assay", problem
     for distribution in stamp["distributions"]:
+        package = distribution.partition("-")[0]
         record = os.path.join(site, distribution, "RECORD")
         try:
             with open(record, newline="") as file:
                 rows = [(row[0], int(row[2])) for row in csv.reader(file) if len(row) > 2 and row[2]]
         except (OSError, ValueError, csv.Error):
-            return "%s is missing or was changed" % record
+            yield package, "%s is missing or was changed" % record
+            continue
         for name, size in rows:
-            problem = other_size(os.path.join(site, name), size)
-            if problem:
-                return problem
-    return None
+            for problem in other_size(os.path.join(site, name), size):
+                yield package, problem
 
 
 def other_size(path, size):
+    """What is wrong with the file, if anything."""
     try:
         found = os.stat(path).st_size
     except OSError:
-        return "%s is missing" % os.path.normpath(path)
-    return None if found == size else "%s was changed" % os.path.normpath(path)
+        return ["%s is missing" % os.path.normpath(path)]
+    return [] if found == size else ["%s was changed" % os.path.normpath(path)]
 
 
 def freed_by_removing(folder):

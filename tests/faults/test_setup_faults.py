@@ -30,12 +30,19 @@ def locked(name: str) -> str:
     return "\n".join(lines[first : last + 1]) + "\n"
 
 
+def replace(path: Path, text: str) -> None:
+    """Another file in its place: the one that was there is a link into uv's cache."""
+    path.unlink()
+    path.write_text(text)
+
+
 class Checkout:
     """An environment of two small packages, and the command that sets it up."""
 
     def __init__(self, folder: Path) -> None:
         self.environment = folder / "environment"
         self.lock = folder / "lock.txt"
+        self.cache = folder / "cache"
         self.lock.write_text(locked("typing-extensions") + locked("idna"))
 
     def command(self, *options: str) -> list[str]:
@@ -45,11 +52,15 @@ class Checkout:
     def set_up(self, *options: str, **variables: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
             self.command(*options),
-            env={**os.environ, **variables},
+            env={**os.environ, "UV_CACHE_DIR": str(self.cache), **variables},
             capture_output=True,
             text=True,
             timeout=300,
         )
+
+    def started(self) -> "subprocess.Popen[str]":
+        environment = {**os.environ, "UV_CACHE_DIR": str(self.cache)}
+        return subprocess.Popen(self.command(), env=environment, stderr=subprocess.PIPE, text=True)
 
     def made(self, *options: str, **variables: str) -> str:
         """What a set-up that succeeds says."""
@@ -94,7 +105,7 @@ def test_a_second_call_does_nothing_and_says_nothing(ready: Checkout) -> None:
     ("damage", "said"),
     [
         (lambda root: (root / SITE / "idna/core.py").unlink(), "idna/core.py is missing"),
-        (lambda root: (root / SITE / "idna/core.py").write_text("x = 1\n"), "idna/core.py was changed"),
+        (lambda root: replace(root / SITE / "idna/core.py", "x = 1\n"), "idna/core.py was changed"),
         (lambda root: (root / SITE / "assay.pth").write_text("/elsewhere\n"), "assay.pth was changed"),
         (lambda root: (root / "bin/python").unlink(), "its interpreter does not run"),
         (lambda root: (root / "assay-setup.json").write_text("{"), "was not finished"),
@@ -105,6 +116,17 @@ def test_a_broken_environment_is_named_and_made_anew(damage: Any, said: str, rea
     told = ready.made()
     assert said in told and "making it anew" in told
     assert ready.made() == ""
+
+
+def test_a_file_that_is_damaged_in_the_cache_too_is_fetched_anew(ready: Checkout) -> None:
+    path = ready.environment / SITE / "idna/core.py"
+    assert path.stat().st_nlink > 1, "it is the file in the cache"
+    path.write_text("x = 1\n")
+    told = ready.made()
+    assert "idna/core.py was changed; making it anew" in told
+    assert "the cache of uv is damaged for idna; fetching anew" in told
+    (ready.environment / SITE / "idna/core.py").unlink()
+    assert "cache" not in ready.made(), "the cache is mended too"
 
 
 def test_other_requirements_are_another_environment(ready: Checkout) -> None:
@@ -121,7 +143,7 @@ def test_a_moved_checkout_is_set_up_anew(ready: Checkout, tmp_path: Path) -> Non
 
 
 def test_a_killed_set_up_is_begun_anew(checkout: Checkout) -> None:
-    process = subprocess.Popen(checkout.command(), stderr=subprocess.PIPE, text=True)
+    process = checkout.started()
     assert process.stderr is not None
     assert "making" in process.stderr.readline()
     time.sleep(1.5)
@@ -132,7 +154,7 @@ def test_a_killed_set_up_is_begun_anew(checkout: Checkout) -> None:
 
 
 def test_an_interrupted_set_up_says_how_to_go_on(checkout: Checkout) -> None:
-    process = subprocess.Popen(checkout.command(), stderr=subprocess.PIPE, text=True)
+    process = checkout.started()
     assert process.stderr is not None
     process.stderr.readline()
     process.send_signal(signal.SIGINT)
@@ -143,7 +165,7 @@ def test_an_interrupted_set_up_says_how_to_go_on(checkout: Checkout) -> None:
 
 
 def test_of_two_set_ups_at_once_the_second_waits(checkout: Checkout) -> None:
-    both = [subprocess.Popen(checkout.command(), stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    both = [checkout.started() for _ in range(2)]
     told = [process.communicate(timeout=300)[1] for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert "".join(told).count("ready after") == 1

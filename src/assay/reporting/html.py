@@ -56,7 +56,7 @@ def page(results: Results, tables: Sequence[Table], images: Sequence[Image]) -> 
         image_note=image_note(results),
         outcome_note=outcome_note(results),
         unfinished=unfinished(results)[:MAX_ROWS],
-        warnings=[*results.comparison.warnings, *results.contract.notes],
+        warnings=results.comparison.warnings,
         contract=results.contract,
         tables={table.name: table for table in tables},
         images={image.name: image for image in images},
