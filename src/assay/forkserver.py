@@ -250,3 +250,5 @@ def _end_all(clients: dict[int, socket.socket]) -> None:
 
 if __name__ == "__main__":
     serve(socket.socket(fileno=int(sys.argv[1])))
+    # Its owner waits for its end, and an orderly one of a process that has torch loaded takes a while.
+    os._exit(0)
