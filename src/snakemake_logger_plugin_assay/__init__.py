@@ -9,6 +9,7 @@ from logging import WARNING, LogRecord
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
+from snakemake_logger_plugin_assay.failures import ALREADY_TOLD, END
 from snakemake_logger_plugin_assay.progress import Progress
 
 _OURS = {
@@ -18,6 +19,7 @@ _OURS = {
     LogEvent.JOB_INFO,
     LogEvent.JOB_STARTED,
     LogEvent.JOB_FINISHED,
+    LogEvent.JOB_ERROR,
     LogEvent.PROGRESS,
     LogEvent.SHELLCMD,
     LogEvent.RULEGRAPH,
@@ -41,9 +43,16 @@ class LogHandler(LogHandlerBase):
             elif event in _OURS:
                 self._progress.handle(str(event), record)
             elif record.levelno >= WARNING:
-                self._progress.say(self.format(record))
+                self._warn(self.format(record))
         except Exception:
             self.handleError(record)
+
+    def _warn(self, text: str) -> None:
+        """Snakemake's own words, but where a failed job has been told in fewer."""
+        if self._progress.failures.titles and END in text:
+            self._progress.say(self._progress.failures.summary())
+        elif not any(words in text for words in ALREADY_TOLD):
+            self._progress.say(text)
 
     def close(self) -> None:
         self._progress.stop()

@@ -11,6 +11,8 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, TextIO
 
+from snakemake_logger_plugin_assay.failures import Failures
+
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
@@ -111,6 +113,7 @@ class Progress:
 
     def __init__(self, stream: TextIO, *, color: bool = True) -> None:
         self.tally = Tally()
+        self.failures = Failures()
         self._stream = stream
         self._color = color
         self._live: RichProgress | None = None
@@ -130,7 +133,10 @@ class Progress:
             elif event == "job_finished":
                 job = self.tally.finish(record.job_id, now)  # type: ignore[attr-defined]
                 if job is not None:
+                    self.failures.mended(record.job_id)  # type: ignore[attr-defined]
                     self._show(now)
+            elif event == "job_error":
+                self._fail(record)
 
     def _plan(self, stats: dict[str, int]) -> None:
         self.tally.planned = Counter(
@@ -150,6 +156,14 @@ class Progress:
         if self._ticker is None:
             self._ticker = threading.Thread(target=self._tick, daemon=True)
             self._ticker.start()
+
+    def _fail(self, record: LogRecord) -> None:
+        number: int = record.jobid  # type: ignore[attr-defined]
+        job = self.tally.running.pop(number, None)
+        title = record.rule_name if job is None else job.title  # type: ignore[attr-defined]
+        said = self.failures.add(number, title, list(getattr(record, "log", ())))
+        if said is not None:
+            self.say(said)
 
     def _tick(self) -> None:
         while not self._ended.wait(1.0):

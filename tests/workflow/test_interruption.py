@@ -98,6 +98,28 @@ def test_second_run_at_once_is_refused(project: Project) -> None:
     assert first.wait(timeout=120) == 0, (project.folder / "output.txt").read_text()
 
 
+def test_a_job_that_fails_is_told_in_its_own_words_and_the_rest_is_kept(project: Project) -> None:
+    experiment = deepcopy(LONGER)
+    experiment["training"]["epochs"] = 1
+    experiment["arms"]["cnn"]["model"] = {"source": "own:net"}
+    project.write(experiment)
+    model = project.folder / "own.py"
+    model.write_text("def net(num_classes):\n    raise KeyError('my bug')\n")
+    failed = project.snakemake()
+    assert failed.returncode != 0
+    said = failed.stdout + failed.stderr
+    assert said.count("KeyError: 'my bug'") == 1 and "own.py:2" in said, said
+    assert "1 job failed: Train cnn at seed 0." in said
+    assert "CalledProcessError" not in said and "--settings" not in said
+    model.write_text(
+        "from torch import nn\n"
+        "def net(num_classes, in_channels, image_size):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(in_channels * image_size**2, num_classes))\n"
+    )
+    assert project.planned() == {"train": 1, "evaluate": 1, "compare": 1, "report": 1}
+    assert "Report: " in project.run()
+
+
 def test_diverged_arm_is_a_result_and_the_report_says_so(project: Project) -> None:
     experiment = deepcopy(LONGER)
     experiment["training"]["epochs"] = 2

@@ -24,7 +24,8 @@ class Model(Section):
     """What is trained."""
 
     source: str = Field(
-        description="`builtin:NAME`, `torchvision:NAME`, `timm:NAME`, or `module:function` of your own.",
+        description="`builtin:NAME`, `torchvision:NAME`, `timm:NAME`, or `module:function` of your own, "
+        "which may take `num_classes`, `in_channels` and `image_size`.",
         pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.-]*$",
     )
     options: dict[str, Scalar | list[Scalar]] = Field(

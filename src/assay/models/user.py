@@ -127,4 +127,7 @@ def _check_options(source: str, options: Mapping[str, Any], signature: inspect.S
                 raise ModelError(f"model.options.{option}: unknown to {source}; {takes}{near}")
     for name, parameter in named.items():
         if parameter.default is parameter.empty and name not in options and name not in Inputs.NAMES:
-            raise ModelError(f"model.options.{name}: {source} needs it; write model.options: {{{name}: …}}")
+            raise ModelError(
+                f"model.options.{name}: {source} needs it; write model.options: {{{name}: …}}. "
+                f"What it may take of the data is called {', '.join(Inputs.NAMES)}"
+            )

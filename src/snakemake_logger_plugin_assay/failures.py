@@ -1,0 +1,57 @@
+"""Jobs that failed: what each said last, once; and which they were, at the end."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+LAST_LINES = 6
+"""Of a job's log: the end of a traceback, or all of a refusal."""
+MOST_TOLD = 10
+"""Failures told as they happen: a sweep whose every run fails does not flood the terminal."""
+
+ALREADY_TOLD = ("CalledProcessError", "Exiting because a job execution failed")
+"""In Snakemake's own words about a job's failure: the whole command, once more."""
+END = "At least one job did not complete successfully"
+
+
+@dataclass
+class Failures:
+    """The failures of one run of the workflow, by job."""
+
+    titles: dict[int, str] = field(default_factory=dict)
+    told: set[tuple[int, str]] = field(default_factory=set)
+
+    def add(self, number: int, title: str, logs: list[str]) -> str | None:
+        """What to say of a job's failure; None for what was said before the job was tried again."""
+        log = next((Path(name) for name in logs if not name.endswith(".jsonl")), None)
+        end = last_lines(log)
+        self.titles[number] = title
+        if (number, end) in self.told or len(self.told) >= MOST_TOLD:
+            return None
+        self.told.add((number, end))
+        where = "" if log is None else f" ({log})"
+        return f"{title} failed{where}:\n{end}" if end else f"{title} failed and said nothing{where}"
+
+    def mended(self, number: int) -> None:
+        """The job was tried again and finished."""
+        self.titles.pop(number, None)
+
+    def summary(self) -> str:
+        """What to read last, after everything else that could run has run."""
+        titles = list(self.titles.values())
+        rest = len(titles) - MOST_TOLD
+        named = "; ".join(titles[:MOST_TOLD]) + (f"; and {rest} more" if rest > 0 else "")
+        count = f"{len(titles)} job{'s' if len(titles) != 1 else ''}"
+        return (
+            f"\n{count} failed: {named}.\n"
+            "There is no verdict without them. What is done stays done: mend the cause, then run the same command."
+        )
+
+
+def last_lines(log: Path | None) -> str:
+    """The end of a text log, indented; empty where there is none."""
+    try:
+        text = "" if log is None else log.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    lines = [line for line in text.splitlines() if line.strip()]
+    return "\n".join(f"  {line}" for line in lines[-LAST_LINES:])

@@ -1,0 +1,71 @@
+"""What the terminal says of jobs that fail."""
+
+import io
+import logging
+from pathlib import Path
+from typing import Any
+
+from snakemake_logger_plugin_assay.failures import LAST_LINES, MOST_TOLD, Failures
+from snakemake_logger_plugin_assay.progress import Progress
+
+
+def record(**fields: Any) -> logging.LogRecord:
+    made = logging.LogRecord("snakemake", logging.ERROR, "", 0, "", None, None)
+    made.__dict__.update(fields)
+    return made
+
+
+def failing(log: Path) -> tuple[Progress, io.StringIO]:
+    """A progress that has seen one job start."""
+    stream = io.StringIO()
+    progress = Progress(stream)
+    progress.handle("run_info", record(stats={"train": 1, "total": 1}))
+    progress.handle(
+        "job_info", record(rule_name="train", rule_msg="Train b at seed 0", jobid=1, log=[str(log)])
+    )
+    return progress, stream
+
+
+def test_a_failure_is_told_by_the_end_of_its_log(tmp_path: Path) -> None:
+    log = tmp_path / "seed-0.log"
+    log.write_text("\n".join(f"line {number}\n" for number in range(20)) + "\nKeyError: 'my bug'\n")
+    progress, stream = failing(log)
+    progress.handle("job_error", record(rule_name="train", jobid=1, log=["x/log.jsonl", str(log)]))
+    progress.stop()
+    said = stream.getvalue().splitlines()
+    assert said[1] == f"Train b at seed 0 failed ({log}):"
+    assert said[-1] == "  KeyError: 'my bug'"
+    assert len(said) == 2 + LAST_LINES
+
+
+def test_a_job_that_is_tried_again_is_told_once_and_forgotten_when_it_succeeds(tmp_path: Path) -> None:
+    log = tmp_path / "seed-0.log"
+    log.write_text("the disk was away\n")
+    progress, stream = failing(log)
+    for _ in range(2):
+        progress.handle("job_error", record(rule_name="train", jobid=1, log=[str(log)]))
+        progress.handle(
+            "job_info", record(rule_name="train", rule_msg="Train b at seed 0", jobid=1, log=[str(log)])
+        )
+    assert stream.getvalue().count("the disk was away") == 1
+    progress.handle("job_finished", record(job_id=1))
+    progress.stop()
+    assert progress.failures.titles == {}
+
+
+def test_a_job_without_a_log_and_one_with_an_empty_log_are_told_too(tmp_path: Path) -> None:
+    (tmp_path / "empty.log").touch()
+    failures = Failures()
+    assert failures.add(1, "Report", [str(tmp_path / "none.log")]) == (
+        f"Report failed and said nothing ({tmp_path / 'none.log'})"
+    )
+    assert failures.add(2, "Compare", [str(tmp_path / "empty.log")]) is not None
+    assert failures.add(3, "Train", []) == "Train failed and said nothing"
+
+
+def test_a_sweep_whose_every_run_fails_does_not_flood_the_terminal() -> None:
+    failures = Failures()
+    told = [failures.add(number, f"Train b at seed {number}", []) for number in range(1000)]
+    assert len([text for text in told if text]) == MOST_TOLD
+    assert f"and {1000 - MOST_TOLD} more" in failures.summary()
+    assert "1000 jobs failed: Train b at seed 0; " in failures.summary()
