@@ -4,6 +4,7 @@ Dry runs, summaries and everything verbose keep Snakemake's own words.
 """
 
 import sys
+from collections.abc import Callable
 from logging import WARNING, LogRecord
 
 from snakemake_interface_logger_plugins.base import LogHandlerBase
@@ -26,6 +27,12 @@ _OURS = {
 }
 
 
+_NOTHING_TO_DO = "Nothing to be done"
+
+when_nothing_to_do: list[Callable[[], None]] = []
+"""Called where Snakemake calls neither `onstart` nor `onsuccess`: everything was there already."""
+
+
 class LogHandler(LogHandlerBase):
     """Draws progress on standard error; warnings and errors pass through above it."""
 
@@ -42,6 +49,10 @@ class LogHandler(LogHandlerBase):
                 self._progress.say(self.format(record))
             elif event in _OURS:
                 self._progress.handle(str(event), record)
+            elif record.getMessage().startswith(_NOTHING_TO_DO):
+                self._progress.say("Nothing to do: all of it is there and up to date.")
+                for call in when_nothing_to_do:
+                    call()
             elif record.levelno >= WARNING:
                 self._warn(self.format(record))
         except Exception:

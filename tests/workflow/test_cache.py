@@ -43,6 +43,12 @@ def test_nothing_changed_runs_nothing(finished: Project) -> None:
     assert finished.planned() == {}
 
 
+def test_with_nothing_to_do_the_verdict_is_shown_again(finished: Project) -> None:
+    said = finished.run()
+    assert "Nothing to do" in said and "Report: results/tiny/report/index.html" in said
+    assert "inconclusive" in said
+
+
 def test_touched_files_run_nothing(finished: Project) -> None:
     for folder in ("src", "workflow", "results", "profiles"):
         for path in sorted((finished.folder / folder).rglob("*")):

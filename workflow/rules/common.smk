@@ -18,6 +18,7 @@ from assay.models.sources import source_files
 from assay.records import canonical_json, sha256_text
 from assay.session import Session
 from assay.sources import stage_sha256
+from snakemake_logger_plugin_assay import when_nothing_to_do
 
 EXPERIMENT_FILE, *others = workflow.configfiles
 if others:
@@ -72,20 +73,19 @@ def user_sources(source):
         raise WorkflowError(f"{EXPERIMENT_FILE}: {error}") from None
 
 
-def model_sources(wildcards):
-    return user_sources(EXPERIMENT.arms[wildcards.arm].model.source)
-
-
-def every_model_source(wildcards):
+def every_model_source():
     return sorted({path for arm in EXPERIMENT.arms.values() for path in user_sources(arm.model.source)})
 
 
-@cache
-def arm_settings(arm):
-    return canonical_json(EXPERIMENT.arms[arm].model_dump(mode="json"))
+def by_arm(function):
+    """What the jobs of an arm get. A value that all arms share is a constant: Snakemake asks for others job by job."""
+    values = {name: function(arm) for name, arm in EXPERIMENT.arms.items()}
+    first = values[EXPERIMENT.baseline]
+    return (
+        first if all(value == first for value in values.values()) else lambda wildcards: values[wildcards.arm]
+    )
 
 
-@cache
 def profile_settings():
     """What a profile depends on: settings that change no cost are left out, so that they rerun none."""
     costless = {"training": {"epochs", "schedule", "label_smoothing", "select", "checkpoint_seconds"}}
@@ -107,8 +107,11 @@ def module_roots(*sources):
 
 
 def print_verdict():
-    """At the end of a run that was to end with a report."""
+    """At the end of a run that was to end with a report, also where nothing was left to do."""
     if any(job.rule.name == "report" for job in workflow.dag.jobs):
         from assay.comparison.terminal import show
 
         show(Path("results") / EXPERIMENT.name)
+
+
+when_nothing_to_do.append(print_verdict)

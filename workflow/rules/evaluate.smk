@@ -1,6 +1,6 @@
 rule evaluate:
     input:
-        model_sources,
+        by_arm(lambda arm: user_sources(arm.model.source)),
         train="results/{experiment}/runs/{arm}/seed-{seed}/train/record.json",
         # Content counts, through the checksum in the training's record: weights may be too large for Snakemake's.
         weights=ancient("results/{experiment}/runs/{arm}/seed-{seed}/train/model.safetensors"),
@@ -10,10 +10,10 @@ rule evaluate:
     log:
         "logs/{experiment}/evaluate/{arm}/seed-{seed}.log",
     retries: 1
-    threads: lambda wildcards: EXPERIMENT.arms[wildcards.arm].execution.threads
+    threads: by_arm(lambda arm: arm.execution.threads)
     params:
-        stage=lambda wildcards: stage_params("evaluate", arm_settings(wildcards.arm)),
-        roots=lambda wildcards: module_roots(EXPERIMENT.arms[wildcards.arm].model.source),
+        stage=by_arm(lambda arm: stage_params("evaluate", canonical_json(arm.model_dump(mode="json")))),
+        roots=by_arm(lambda arm: module_roots(arm.model.source)),
     message:
         "Evaluate {wildcards.arm} at seed {wildcards.seed} on the test split"
     shell:

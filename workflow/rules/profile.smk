@@ -1,7 +1,7 @@
 # A block takes all cores, so that nothing else of this workflow runs beside a measurement.
 rule profile:
     input:
-        every_model_source,
+        every_model_source(),
         data="results/{experiment}/data/manifest.json",
     output:
         records=expand(

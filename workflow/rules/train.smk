@@ -1,6 +1,6 @@
 rule train:
     input:
-        model_sources,
+        by_arm(lambda arm: user_sources(arm.model.source)),
         data="results/{experiment}/data/manifest.json",
     output:
         record="results/{experiment}/runs/{arm}/seed-{seed}/train/record.json",
@@ -9,10 +9,10 @@ rule train:
         text="logs/{experiment}/train/{arm}/seed-{seed}.log",
         events="results/{experiment}/runs/{arm}/seed-{seed}/train/log.jsonl",
     retries: 1
-    threads: lambda wildcards: EXPERIMENT.arms[wildcards.arm].execution.threads
+    threads: by_arm(lambda arm: arm.execution.threads)
     params:
-        stage=lambda wildcards: stage_params("train", arm_settings(wildcards.arm)),
-        roots=lambda wildcards: module_roots(EXPERIMENT.arms[wildcards.arm].model.source),
+        stage=by_arm(lambda arm: stage_params("train", canonical_json(arm.model_dump(mode="json")))),
+        roots=by_arm(lambda arm: module_roots(arm.model.source)),
     message:
         "Train {wildcards.arm} at seed {wildcards.seed}"
     shell:
