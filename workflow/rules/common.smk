@@ -2,12 +2,12 @@
 
 import json
 import os
+import shlex
 import sys
 
 sys.path.insert(0, str(Path(workflow.basedir) / "src"))
 
 from functools import cache
-from shlex import quote
 
 from snakemake.exceptions import WorkflowError
 
@@ -34,15 +34,16 @@ if workflow.is_main_process and not workflow.dryrun:
     for message in experiment_warnings(EXPERIMENT):
         logger.warning(f"{EXPERIMENT_FILE}: {message}")
 
+MODEL_SOURCES = [arm.model.source for arm in EXPERIMENT.arms.values()]
 MODULE_ROOTS = list(dict.fromkeys([os.path.relpath(Path(EXPERIMENT_FILE).parent), "."]))
 session = Session()
 
 # `stage NAME …` runs an entry point with this interpreter and the package of this checkout. -P: scripts do not hide modules
 # of the same name. Braces are doubled because Snakemake formats the prefix.
-SOURCES, SCRIPTS = (quote(f"{workflow.basedir}/{folder}") for folder in ("src", "workflow/scripts"))
+SOURCES, SCRIPTS = (shlex.quote(f"{workflow.basedir}/{folder}") for folder in ("src", "workflow/scripts"))
 shell.prefix(
     f"export PYTHONPATH={SOURCES}; "
-    f'stage() {{{{ local name=$1; shift; {quote(sys.executable)} -P {SCRIPTS}/"$name".py "$@"; }}}}; '
+    f'stage() {{{{ local name=$1; shift; {shlex.quote(sys.executable)} -P {SCRIPTS}/"$name".py "$@"; }}}}; '
 )
 
 
@@ -73,10 +74,6 @@ def user_sources(source):
         raise WorkflowError(f"{EXPERIMENT_FILE}: {error}") from None
 
 
-def every_model_source():
-    return sorted({path for arm in EXPERIMENT.arms.values() for path in user_sources(arm.model.source)})
-
-
 def by_arm(function):
     """What the jobs of an arm get. A value that all arms share is a constant: Snakemake asks for others job by job."""
     values = {name: function(arm) for name, arm in EXPERIMENT.arms.items()}
@@ -93,12 +90,22 @@ def profile_settings():
     for arm in arms.values():
         del arm["training"]["optimizer"]["learning_rate"]
     profile = EXPERIMENT.profile.model_dump(mode="json", exclude={"enabled", "blocks"})
-    return canonical_json({"arms": arms, "profile": profile})
+    return {"arms": arms, "profile": profile}
 
 
-def stage_params(stage, settings):
-    """What reruns a stage when it changes: its settings and the code that it runs."""
-    return {"code": stage_sha256(stage), "settings": settings}
+def stage_params(stage, **options):
+    """What reruns a stage when it changes: the code that it runs, and its settings as it is given them.
+
+    Ready for the command line, because Snakemake formats the command of every job several times.
+    """
+    words = []
+    for name, value in options.items():
+        if hasattr(value, "model_dump"):
+            value = value.model_dump(mode="json")
+        values = value if isinstance(value, list) else [value]
+        words += [f"--{name.replace('_', '-')}"]
+        words += [value if isinstance(value, str) else canonical_json(value) for value in values]
+    return {"code": stage_sha256(stage), "arguments": shlex.join(words)}
 
 
 def module_roots(*sources):

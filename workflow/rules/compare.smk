@@ -7,13 +7,16 @@ rule resolve_experiment:
         "logs/{experiment}/resolve_experiment.log",
     threads: 1
     params:
-        stage=stage_params("resolve", sha256_text(canonical_json(EXPERIMENT.model_dump(mode="json")))),
-        overrides=OVERRIDES,
+        stage=stage_params(
+            "resolve",
+            overrides=OVERRIDES,
+            sha256=sha256_text(canonical_json(EXPERIMENT.model_dump(mode="json"))),
+        ),
     message:
         "Write the experiment with every default"
     shell:
-        "stage resolve_experiment --experiment-file {input.file:q} "
-        "--overrides {params.overrides:q} --sha256 {params.stage[settings]} --output {output:q} > {log} 2>&1"
+        "stage resolve_experiment {params.stage[arguments]} --experiment-file {input.file:q} "
+        "--output {output:q} > {log} 2>&1"
 
 
 rule compare:
@@ -29,7 +32,7 @@ rule compare:
         "logs/{experiment}/compare.log",
     threads: 1
     params:
-        stage=stage_params("compare", ""),
+        stage=stage_params("compare"),
     message:
         "Compare the arms"
     shell:

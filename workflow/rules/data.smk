@@ -8,10 +8,8 @@ rule prepare_data:
     retries: 1
     threads: 1
     params:
-        stage=stage_params("data", canonical_json(EXPERIMENT.data.model_dump(mode="json"))),
-        roots=module_roots(EXPERIMENT.data.source),
+        stage=stage_params("data", settings=EXPERIMENT.data, module_root=module_roots(EXPERIMENT.data.source)),
     message:
         "Prepare the data of {wildcards.experiment}"
     shell:
-        "stage prepare_data --settings {params.stage[settings]:q} "
-        "--output results/{wildcards.experiment}/data --module-root {params.roots:q} > {log} 2>&1"
+        "stage prepare_data {params.stage[arguments]} --output results/{wildcards.experiment}/data > {log} 2>&1"

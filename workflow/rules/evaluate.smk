@@ -12,14 +12,12 @@ rule evaluate:
     retries: 1
     threads: by_arm(lambda arm: arm.execution.threads)
     params:
-        stage=by_arm(lambda arm: stage_params("evaluate", canonical_json(arm.model_dump(mode="json")))),
-        roots=by_arm(lambda arm: module_roots(arm.model.source)),
+        stage=by_arm(
+            lambda arm: stage_params("evaluate", settings=arm, module_root=module_roots(arm.model.source))
+        ),
     message:
         "Evaluate {wildcards.arm} at seed {wildcards.seed} on the test split"
     shell:
-        "stage evaluate --experiment {wildcards.experiment} --arm {wildcards.arm} "
-        "--seed {wildcards.seed} --settings {params.stage[settings]:q} "
-        "--data results/{wildcards.experiment}/data "
-        "--train results/{wildcards.experiment}/runs/{wildcards.arm}/seed-{wildcards.seed}/train "
-        "--output results/{wildcards.experiment}/runs/{wildcards.arm}/seed-{wildcards.seed}/evaluate "
-        "--module-root {params.roots:q} > {log} 2>&1"
+        "stage evaluate --experiment {wildcards.experiment} --arm {wildcards.arm} --seed {wildcards.seed} "
+        "{params.stage[arguments]} --manifest results/{wildcards.experiment}/data/manifest.json "
+        "--trained {input.train} --record {output.record} > {log} 2>&1"

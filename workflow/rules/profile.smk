@@ -1,7 +1,7 @@
 # A block takes all cores, so that nothing else of this workflow runs beside a measurement.
 rule profile:
     input:
-        every_model_source(),
+        sorted({path for source in MODEL_SOURCES for path in user_sources(source)}),
         data="results/{experiment}/data/manifest.json",
     output:
         records=expand(
@@ -12,12 +12,10 @@ rule profile:
     retries: 1
     threads: workflow.cores or 1
     params:
-        stage=stage_params("profile", profile_settings()),
-        roots=module_roots(*(arm.model.source for arm in EXPERIMENT.arms.values())),
+        stage=stage_params("profile", settings=profile_settings(), module_root=module_roots(*MODEL_SOURCES)),
     message:
         "Profile all arms, block {wildcards.block}"
     shell:
         "stage profile --experiment {wildcards.experiment} --block {wildcards.block} "
-        "--settings {params.stage[settings]:q} --data results/{wildcards.experiment}/data "
-        "--output results/{wildcards.experiment}/profile/block-{wildcards.block} "
-        "--module-root {params.roots:q} > {log} 2>&1"
+        "{params.stage[arguments]} --data results/{wildcards.experiment}/data "
+        "--output results/{wildcards.experiment}/profile/block-{wildcards.block} > {log} 2>&1"

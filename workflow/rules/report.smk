@@ -25,7 +25,7 @@ rule report:
         "logs/{experiment}/report.log",
     threads: 1
     params:
-        stage=stage_params("report", ""),
+        stage=stage_params("report"),
     message:
         "Write the report"
     shell:

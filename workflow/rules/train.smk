@@ -11,14 +11,11 @@ rule train:
     retries: 1
     threads: by_arm(lambda arm: arm.execution.threads)
     params:
-        stage=by_arm(lambda arm: stage_params("train", canonical_json(arm.model_dump(mode="json")))),
-        roots=by_arm(lambda arm: module_roots(arm.model.source)),
+        stage=by_arm(
+            lambda arm: stage_params("train", settings=arm, module_root=module_roots(arm.model.source))
+        ),
     message:
         "Train {wildcards.arm} at seed {wildcards.seed}"
     shell:
-        "stage train --experiment {wildcards.experiment} --arm {wildcards.arm} "
-        "--seed {wildcards.seed} --settings {params.stage[settings]:q} "
-        "--data results/{wildcards.experiment}/data "
-        "--output results/{wildcards.experiment}/runs/{wildcards.arm}/seed-{wildcards.seed}/train "
-        "--checkpoint results/{wildcards.experiment}/runs/{wildcards.arm}/seed-{wildcards.seed}/checkpoint "
-        "--module-root {params.roots:q} > {log.text} 2>&1"
+        "stage train --experiment {wildcards.experiment} --arm {wildcards.arm} --seed {wildcards.seed} "
+        "{params.stage[arguments]} --manifest {input.data} --record {output.record} > {log.text} 2>&1"

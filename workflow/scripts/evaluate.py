@@ -11,11 +11,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--arm", required=True)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--settings", required=True, help="the resolved arm, as JSON")
-    parser.add_argument("--data", type=Path, required=True, help="folder of the prepared data")
-    parser.add_argument(
-        "--train", type=Path, required=True, help="folder of the training's weights and record"
-    )
-    parser.add_argument("--output", type=Path, required=True, help="folder for predictions and record")
+    parser.add_argument("--manifest", type=Path, required=True, help="of the prepared data")
+    parser.add_argument("--trained", type=Path, required=True, help="the training's record, beside the weights")
+    parser.add_argument("--record", type=Path, required=True, help="to write; predictions go beside it")
     parser.add_argument(
         "--module-root", type=Path, nargs="+", default=[Path()], help="where modules are sought"
     )
@@ -29,9 +27,9 @@ def main(argv: list[str] | None = None) -> int:
         arm=arguments.arm,
         seed=arguments.seed,
         settings=Arm.model_validate_json(arguments.settings),
-        data=arguments.data,
-        train=arguments.train,
-        output=arguments.output,
+        data=arguments.manifest.parent,
+        train=arguments.trained.parent,
+        output=arguments.record.parent,
         module_roots=arguments.module_root,
     )
     try:

@@ -11,9 +11,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--arm", required=True)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--settings", required=True, help="the resolved arm, as JSON")
-    parser.add_argument("--data", type=Path, required=True, help="folder of the prepared data")
-    parser.add_argument("--output", type=Path, required=True, help="folder for weights, log and record")
-    parser.add_argument("--checkpoint", type=Path, required=True, help="folder for checkpoints")
+    parser.add_argument("--manifest", type=Path, required=True, help="of the prepared data")
+    parser.add_argument("--record", type=Path, required=True, help="to write; weights and log go beside it")
     parser.add_argument(
         "--module-root", type=Path, nargs="+", default=[Path()], help="where modules are sought"
     )
@@ -27,9 +26,9 @@ def main(argv: list[str] | None = None) -> int:
         arm=arguments.arm,
         seed=arguments.seed,
         settings=Arm.model_validate_json(arguments.settings),
-        data=arguments.data,
-        output=arguments.output,
-        checkpoint=arguments.checkpoint,
+        data=arguments.manifest.parent,
+        output=arguments.record.parent,
+        checkpoint=arguments.record.parents[1] / "checkpoint",
         module_roots=arguments.module_root,
     )
     try:

@@ -181,10 +181,11 @@ def script(run: Run, *extra: str) -> subprocess.CompletedProcess:
     root = Path(__file__).parents[3]
     command = [sys.executable, root / "workflow/scripts/evaluate.py", "--experiment", "e", "--arm", "a"]
     settings = canonical_json(run.settings.model_dump(mode="json"))
-    command += ["--seed", "3", "--settings", settings, "--data", run.data, "--train", run.train]
+    command += ["--seed", "3", "--settings", settings, "--manifest", run.data / "manifest.json"]
+    command += ["--trained", run.train / "record.json", "--record", run.output / "record.json"]
     environment = {"PYTHONPATH": str(root / "src"), "PATH": ""}
     return subprocess.run(
-        [*map(str, command), "--output", str(run.output), *extra],
+        [*map(str, command), *extra],
         capture_output=True,
         text=True,
         env=environment,
