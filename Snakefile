@@ -10,6 +10,8 @@ if not workflow.overwrite_configfiles:
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/image.smk"
+include: "workflow/rules/health.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
@@ -25,7 +27,8 @@ rule all:
 
 
 onstart:
-    session.start(EXPERIMENT.name)
+    verify_image()
+    session.start(EXPERIMENT.name, fork_jobs=IMAGE is None)
 
 
 onsuccess:

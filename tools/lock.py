@@ -4,8 +4,11 @@
 
 `bootstrap.txt` installs and builds the rest, `run.txt` runs experiments, `dev.txt` also tests and lints;
 `torch-oldest.txt` and `torch-newest.txt` are for the short checks against the oldest and the newest supported PyTorch.
+For the image, `containers/torch.txt` holds PyTorch, for bases without one, and `containers/requirements.txt` the rest, in the
+versions of `run.txt`.
 """
 
+import re
 import subprocess
 import sys
 import tempfile
@@ -19,14 +22,31 @@ OLDEST_TORCH = ["torch==2.6.0", "torchvision==0.21.0"]
 NEWEST_TORCH = ["torch==2.15.0", "torchvision==0.29.2"]
 
 
-def compile_lock(name: str, requirements: list[str]) -> None:
+CONTAINERS = ROOT / "containers"
+
+
+def compile_lock(name: str, requirements: list[str], *, folder: Path = REQUIREMENTS, like: str = "") -> None:
+    """Write `name`; like: a lock file whose versions hold."""
     options = ["--universal", "--python-version", "3.11", "--generate-hashes"]
+    options += ["--constraints", str(REQUIREMENTS / like)] if like else []
     quiet = ["--no-emit-index-url", "--no-header", "--no-annotate", "--quiet", "--upgrade"]
     with tempfile.NamedTemporaryFile("w", suffix=".in") as source:
         source.write("\n".join(requirements) + "\n")
         source.flush()
-        command = [sys.executable, "-m", "uv", "pip", "compile", source.name, "-o", str(REQUIREMENTS / name)]
+        command = [sys.executable, "-m", "uv", "pip", "compile", source.name, "-o", str(folder / name)]
         subprocess.run([*command, *options, *quiet], check=True)
+
+
+def split_torch() -> None:
+    """Move what a base with PyTorch brings along into a file of its own."""
+    entries = re.split(r"(?m)^(?=[a-z0-9])", (CONTAINERS / "requirements.txt").read_text())
+    torch = [
+        entry
+        for entry in entries
+        if re.match(r"(torch|torchvision|triton|nvidia-(?!ml-py)[a-z0-9-]+)==", entry)
+    ]
+    (CONTAINERS / "torch.txt").write_text("".join(torch))
+    (CONTAINERS / "requirements.txt").write_text("".join(entry for entry in entries if entry not in torch))
 
 
 def main() -> None:
@@ -40,6 +60,15 @@ def main() -> None:
     compile_lock("dev.txt", [*run, *DEFAULT_TORCH, *dev])
     compile_lock("torch-oldest.txt", [*run, *OLDEST_TORCH, *test])
     compile_lock("torch-newest.txt", [*run, *NEWEST_TORCH, *test])
+    lock_image(run)
+
+
+def lock_image(run: list[str]) -> None:
+    """The files that `containers/install.sh` installs."""
+    (CONTAINERS / "bootstrap.txt").write_bytes((REQUIREMENTS / "bootstrap.txt").read_bytes())
+    image = [*run, *DEFAULT_TORCH, "jupyterlab"]
+    compile_lock("requirements.txt", image, folder=CONTAINERS, like="run.txt")
+    split_torch()
 
 
 if __name__ == "__main__":

@@ -190,11 +190,24 @@ def _schema(_: argparse.Namespace) -> int:
     return 0
 
 
+def _declare_image(parser: argparse.ArgumentParser) -> None:
+    from assay.image.command import declare
+
+    declare(parser, DEFAULT)
+
+
+def _image(arguments: argparse.Namespace) -> int:
+    from assay.image.command import run
+
+    return run(arguments)
+
+
 Declare = Callable[[argparse.ArgumentParser], None]
 COMMANDS: dict[str, tuple[str, Declare, Callable[[argparse.Namespace], int]]] = {
     "check": ("validate an experiment file and show what it will run", _declare_check, _check),
     "run": ("run an experiment in this folder and print its verdict", _declare_run, _run),
     "verdict": ("print the verdict of a finished experiment", _declare_verdict, _verdict),
+    "image": ("the container image: list, lock, build, verify, packages", _declare_image, _image),
     "schema": ("print the JSON schema of the experiment file, for editors", _declare_nothing, _schema),
 }
 

@@ -1,6 +1,7 @@
 """Where and with which code a record came to be: machine, packages, device, image, checkout."""
 
 import importlib.metadata
+import json
 import os
 import platform
 import socket
@@ -28,7 +29,10 @@ DISTRIBUTIONS = (
     "pydantic",
     "safetensors",
 )
-IMAGE_VARIABLES = {"base_digest": "ASSAY_IMAGE_BASE_DIGEST", "sif_sha256": "ASSAY_IMAGE_SIF_SHA256"}
+IMAGE_LOCK = "ASSAY_IMAGE_LOCK"
+"""Variable that names the lock of the image that jobs run in."""
+IN_IMAGE = Path("/.singularity.d")
+"""Is there inside an image of Apptainer's, and nowhere else."""
 CODE_PATHS = ("src", "workflow", "Snakefile", "containers")
 """What of the checkout is code: results and the user's own files beside it do not make it modified."""
 
@@ -117,9 +121,21 @@ def _cpu_name() -> str:
 
 
 def _image() -> dict[str, str] | None:
-    """The container image that the workflow names to its jobs; None on the host."""
-    present = {key: os.environ[name] for key, name in IMAGE_VARIABLES.items() if os.environ.get(name)}
-    return present or None
+    """What the lock says of the image that this process runs in; None on the host.
+
+    Raises: ValueError in an image that is not the lock's, by the base that its labels name.
+    """
+    if not IN_IMAGE.exists():
+        return None
+    labels = json.loads((IN_IMAGE / "labels.json").read_bytes())
+    base = labels.get("org.assay.base.digest", "unknown")
+    path = os.environ.get(IMAGE_LOCK)
+    if path is None:
+        return {"base_digest": base}
+    lock = json.loads(Path(path).read_bytes())
+    if lock["base_digest"] != base:
+        raise ValueError(f"{path}: is the lock of base {lock['base_digest']}, this image is from {base}")
+    return {name: lock[name] for name in ("base_digest", "sif_sha256", "content_sha256")}
 
 
 def _device(name: str) -> Device:

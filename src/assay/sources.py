@@ -10,6 +10,7 @@ _SUFFIXES = frozenset((".py", ".j2", ".css", ".js"))
 _BATCHES = ("data/augment.py", "data/batches.py", "data/store.py", "data/streams.py")
 STAGES: dict[str, tuple[str, ...]] = {
     "resolve": ("config/resolve.py",),
+    "health": ("health", "image/verify.py"),
     "data": ("data",),
     "train": (*_BATCHES, "models", "training"),
     "evaluate": (*_BATCHES, "models", "training/execution.py", "training/outcomes.py", "evaluation"),

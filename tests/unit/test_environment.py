@@ -22,8 +22,7 @@ def fresh() -> None:
 
 
 def test_capture_tells_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("ASSAY_IMAGE_BASE_DIGEST", raising=False)
-    monkeypatch.delenv("ASSAY_IMAGE_SIF_SHA256", raising=False)
+    monkeypatch.delenv(environment.IMAGE_LOCK, raising=False)
     found = environment.capture(threads=2, device=torch.device("cpu"))
     assert found.packages["numpy"] == numpy.__version__
     assert found.packages["torch"] == torch.__version__.partition("+")[0] or torch.__version__
@@ -32,11 +31,31 @@ def test_capture_tells_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     assert environment.capture(threads=None, device=None).device is None
 
 
-def test_the_image_comes_from_the_workflow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ASSAY_IMAGE_BASE_DIGEST", "sha256:aa")
-    monkeypatch.setenv("ASSAY_IMAGE_SIF_SHA256", "bb")
+@pytest.fixture
+def in_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """As inside an image of base aa, whose lock lies at the path that is returned."""
+    (tmp_path / "labels.json").write_text('{"org.assay.base.digest": "sha256:aa"}')
+    monkeypatch.setattr(environment, "IN_IMAGE", tmp_path)
+    lock = tmp_path / "lock.json"
+    lock.write_text('{"base_digest": "sha256:aa", "sif_sha256": "bb", "content_sha256": "cc", "python": "3"}')
+    monkeypatch.setenv(environment.IMAGE_LOCK, str(lock))
+    return lock
+
+
+def test_in_an_image_its_lock_is_quoted(in_image: Path) -> None:
     image = environment.capture(threads=None, device=None).image
-    assert image == {"base_digest": "sha256:aa", "sif_sha256": "bb"}
+    assert image == {"base_digest": "sha256:aa", "sif_sha256": "bb", "content_sha256": "cc"}
+
+
+def test_the_lock_of_another_image_is_refused(in_image: Path) -> None:
+    in_image.write_text(in_image.read_text().replace("sha256:aa", "sha256:dd"))
+    with pytest.raises(ValueError, match="is the lock of base sha256:dd, this image is from sha256:aa"):
+        environment.capture(threads=None, device=None)
+
+
+def test_on_the_host_a_variable_makes_no_image(in_image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "IN_IMAGE", in_image.parent / "nowhere")
+    assert environment.capture(threads=None, device=None).image is None
 
 
 def test_it_starts_without_pytorch_and_in_no_time() -> None:

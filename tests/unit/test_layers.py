@@ -8,6 +8,8 @@ import pytest
 
 SOURCE = Path(__file__).parents[2] / "src" / "assay"
 LINE = [
+    "image",
+    "health",
     "data",
     "models",
     "training",
@@ -19,7 +21,7 @@ LINE = [
     "monitoring",
     "release",
 ]
-BELOW_ALL = ["records", "config", "sources", "environment"]
+BELOW_ALL = ["records", "config", "sources", "environment", "registry"]
 
 
 def imported(path: Path) -> Iterator[str]:

@@ -10,10 +10,15 @@ sys.path.insert(0, str(Path(workflow.basedir) / "src"))
 from functools import cache
 
 from snakemake.exceptions import WorkflowError
+from snakemake.settings.types import DeploymentMethod
 
 from assay.config.load import ConfigError, load
 from assay.config.resolve import warnings as experiment_warnings
 from assay.config.schema import NAME_PATTERN
+from assay.image.recipe import Recipe, place
+from assay.image.running import arguments as image_arguments
+from assay.image.running import confine, names_lock
+from assay.image.verify import verify_file
 from assay.models.sources import source_files
 from assay.records import canonical_json, sha256_text
 from assay.session import Session
@@ -38,12 +43,16 @@ MODEL_SOURCES = [arm.model.source for arm in EXPERIMENT.arms.values()]
 MODULE_ROOTS = list(dict.fromkeys([os.path.relpath(Path(EXPERIMENT_FILE).parent), "."]))
 session = Session()
 
-# `stage NAME …` runs an entry point with this interpreter and the package of this checkout. -P: scripts do not hide modules
-# of the same name. Braces are doubled because Snakemake formats the prefix.
+CONTAINED = DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method
+"""Whether jobs run in the image: where Snakemake is told to use containers, else they run on the host."""
+
+# `stage NAME …` runs an entry point with the package of this checkout, by this interpreter or the image's. -P: scripts do not
+# hide modules of the same name. Braces are doubled because Snakemake formats the prefix.
 SOURCES, SCRIPTS = (shlex.quote(f"{workflow.basedir}/{folder}") for folder in ("src", "workflow/scripts"))
+PYTHON = "python3" if CONTAINED else shlex.quote(sys.executable)
 shell.prefix(
     f"export PYTHONPATH={SOURCES}; "
-    f'stage() {{{{ local name=$1; shift; {shlex.quote(sys.executable)} -P {SCRIPTS}/"$name".py "$@"; }}}}; '
+    f'stage() {{{{ local name=$1; shift; {PYTHON} -P {SCRIPTS}/"$name".py "$@"; }}}}; '
 )
 
 
@@ -72,6 +81,17 @@ def user_sources(source):
         return [str(path) for path in source_files(source, [Path(root) for root in MODULE_ROOTS])]
     except ValueError as error:
         raise WorkflowError(f"{EXPERIMENT_FILE}: {error}") from None
+
+
+def own_folders():
+    """Where the user's own files may be, outside the current folder."""
+    return [*map(Path, MODULE_ROOTS), *([Path(EXPERIMENT.data.path)] if EXPERIMENT.data.path else [])]
+
+
+def device_asked_for():
+    """`cuda` if any arm insists on it, `cpu` if all do without, else `auto`."""
+    devices = {arm.execution.device for arm in EXPERIMENT.arms.values()}
+    return "cuda" if "cuda" in devices else devices.pop() if len(devices) == 1 else "auto"
 
 
 def by_arm(function):

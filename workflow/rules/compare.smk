@@ -1,5 +1,6 @@
 rule resolve_experiment:
     input:
+        needs_image(),
         file=ancient(EXPERIMENT_FILE),
     output:
         "results/{experiment}/experiment.yaml",
@@ -21,6 +22,7 @@ rule resolve_experiment:
 
 rule compare:
     input:
+        needs_image(),
         run_targets("results/{experiment}/runs/{arm}/seed-{seed}/evaluate/record.json"),
         profile_targets("results/{experiment}/profile/block-{block}/{arm}/record.json"),
         experiment="results/{experiment}/experiment.yaml",

@@ -1,5 +1,6 @@
 rule evaluate:
     input:
+        needs_image(),
         by_arm(lambda arm: user_sources(arm.model.source)),
         train="results/{experiment}/runs/{arm}/seed-{seed}/train/record.json",
         # Content counts, through the checksum in the training's record: weights may be too large for Snakemake's.

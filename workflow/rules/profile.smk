@@ -1,6 +1,7 @@
 # A block takes all cores, so that nothing else of this workflow runs beside a measurement.
 rule profile:
     input:
+        needs_image(),
         sorted({path for source in MODEL_SOURCES for path in user_sources(source)}),
         data="results/{experiment}/data/manifest.json",
     output:

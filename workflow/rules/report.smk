@@ -1,5 +1,6 @@
 rule report:
     input:
+        needs_image(),
         comparison="results/{experiment}/comparison/comparison.json",
         metrics="results/{experiment}/comparison/metrics.csv",
         contract="results/{experiment}/comparison/contract.json",

@@ -1,5 +1,6 @@
 rule train:
     input:
+        needs_image(),
         by_arm(lambda arm: user_sources(arm.model.source)),
         data="results/{experiment}/data/manifest.json",
     output:

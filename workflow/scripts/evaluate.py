@@ -12,7 +12,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--settings", required=True, help="the resolved arm, as JSON")
     parser.add_argument("--manifest", type=Path, required=True, help="of the prepared data")
-    parser.add_argument("--trained", type=Path, required=True, help="the training's record, beside the weights")
+    parser.add_argument(
+        "--trained", type=Path, required=True, help="the training's record, beside the weights"
+    )
     parser.add_argument("--record", type=Path, required=True, help="to write; predictions go beside it")
     parser.add_argument(
         "--module-root", type=Path, nargs="+", default=[Path()], help="where modules are sought"

@@ -20,12 +20,14 @@ from assay.config.advice import (
     unknown_key,
     without_tags,
 )
+from assay.config.bases import BASES, DEFAULT_BASE, SCHEME, own_base, parse
 from assay.config.errors import ConfigError, Problem, short
 from assay.config.errors import Path as KeyPath
 from assay.config.metrics import METRICS
 from assay.config.resolve import Difference, names_setting, undeclared
 from assay.config.schema import ARM_SECTIONS, Arm, Experiment
 from assay.config.yaml_file import Lines, read_yaml
+from assay.registry import digest_of
 
 __all__ = ["ConfigError", "from_mapping", "load"]
 
@@ -33,7 +35,7 @@ MOST_SEEDS = 1_000_000
 _KINDS = {("training", "optimizer"): "name", ("training", "schedule"): "name", ("model",): "source"}
 """Sections whose other keys belong to their kind: an arm that changes the kind starts them anew."""
 _OTHER_KEYS = tuple(name for name in Experiment.model_fields if name != "arms")
-_MAY_BE_EMPTY = (*ARM_SECTIONS, "profile", "comparison", "question", "baseline")
+_MAY_BE_EMPTY = (*ARM_SECTIONS, "profile", "comparison", "image", "question", "baseline")
 _ANY_MODEL = {"model": {"source": "builtin:mlp"}}
 
 
@@ -212,6 +214,7 @@ class _Reader:
             for seed in _repeated(rest["seeds"]):
                 self._add(("seeds",), f"{short(seed)} stands twice", "a seed counts once: write each once")
         self._check_metrics(rest)
+        self._check_image(rest.get("image"))
         if not isinstance(factors, list) or not all(isinstance(factor, str) for factor in factors):
             return
         for number, factor in enumerate(factors):
@@ -252,6 +255,33 @@ class _Reader:
             if name in seen:
                 self._add(path, f"{short(name)} stands twice", "keep one")
             seen.add(name)
+
+    def _check_image(self, image: Any) -> None:
+        if not isinstance(image, dict):
+            return
+        base, reference = image.get("base"), image.get("reference")
+        if (base is None) == (reference is None):
+            what = "has neither base nor reference" if base is None else "has both base and reference"
+            self._add(("image",), what, f"write one of them, e.g. `image: {{base: {DEFAULT_BASE}}}`")
+        if isinstance(base, str) and base not in BASES:
+            self._add(("image", "base"), f"unknown base {short(base)}", instead_of(base, BASES))
+        if isinstance(reference, str):
+            try:
+                own_base(reference)
+            except ValueError as error:
+                self._add(("image", "reference"), str(error), _with_digest(reference))
+
+
+def _with_digest(reference: str) -> str:
+    """What to write instead of a reference to a tag, with the digest if a registry can be asked."""
+    try:
+        name, tag, digest = parse(reference)
+    except ValueError:
+        return ""
+    found = digest or digest_of(name, tag or "latest")
+    at = found or "sha256:…"
+    how = "" if found else f"; `skopeo inspect {reference}` tells the digest"
+    return f"write `reference: {SCHEME}{name}{f':{tag}' if tag else ''}@{at}`{how}"
 
 
 def _merge(base: Mapping[str, Any], own: Mapping[str, Any], path: tuple[str, ...]) -> dict[str, Any]:

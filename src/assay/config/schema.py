@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from assay.config.bases import BASES, DEFAULT_BASE, Base, own_base
 from assay.config.metrics import METRICS, Direction
 
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"
@@ -253,6 +254,22 @@ class Profile(Section):
         return self
 
 
+class Image(Section):
+    """The container image that jobs run in, where containers are used: one of the two keys."""
+
+    base: str | None = Field(
+        default=None, description="A base by name: " + ", ".join(f"`{name}`" for name in BASES) + "."
+    )
+    reference: str | None = Field(
+        default=None, description="A base of your own, by digest: `docker://NAME@sha256:…`."
+    )
+
+    @property
+    def chosen(self) -> Base:
+        """The base by digest. Raises: ValueError for a reference without one."""
+        return own_base(self.reference) if self.reference is not None else BASES[self.base or DEFAULT_BASE]
+
+
 class Comparison(Section):
     """How sure a verdict must be."""
 
@@ -284,6 +301,9 @@ class Experiment(Section):
     )
     profile: Profile = Field(default=Profile(), description="What each arm costs to run.")
     comparison: Comparison = Field(default=Comparison(), description="How sure a verdict must be.")
+    image: Image = Field(
+        default=Image(base=DEFAULT_BASE), description="The container image that jobs run in, if in one."
+    )
 
 
 ARM_SECTIONS = tuple(Arm.model_fields)

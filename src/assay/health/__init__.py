@@ -1,0 +1,1 @@
+"""Whether a node can do what the experiment asks, before anything trains."""
