@@ -149,9 +149,7 @@ def test_same_weights_forked_and_fresh(project: Project, tmp_path: Path) -> None
     shutil.rmtree(project.folder / "results")
     snakefile = project.folder / "Snakefile"
     text = snakefile.read_text()
-    assert "session.start(EXPERIMENT.name)" in text
-    snakefile.write_text(
-        text.replace("session.start(EXPERIMENT.name)", "session.start(EXPERIMENT.name, fork_jobs=False)")
-    )
+    assert "fork_jobs=IMAGE is None" in text
+    snakefile.write_text(text.replace("fork_jobs=IMAGE is None", "fork_jobs=False"))
     project.run()
     assert hashes(project) == forked

@@ -5,7 +5,7 @@ import re
 from project import Project
 
 KNOWN = {"Specify a conda environment or container for each rule"}
-"""The rules run in the environment that the workflow was started in; the image is a feature to come."""
+"""The linter looks at the workflow as it runs on the host; with --sdm apptainer every rule has the image."""
 
 
 def test_snakemake_lint(project: Project) -> None:

@@ -46,6 +46,11 @@ session = Session()
 CONTAINED = DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method
 """Whether jobs run in the image: where Snakemake is told to use containers, else they run on the host."""
 
+IMAGE = place(Recipe(EXPERIMENT.image.chosen)) if CONTAINED else None
+if CONTAINED:
+    names_lock(os.environ, IMAGE.lock)
+    confine(os.environ)
+
 # `stage NAME …` runs an entry point with the package of this checkout, by this interpreter or the image's. -P: scripts do not
 # hide modules of the same name. Braces are doubled because Snakemake formats the prefix.
 SOURCES, SCRIPTS = (shlex.quote(f"{workflow.basedir}/{folder}") for folder in ("src", "workflow/scripts"))
@@ -81,6 +86,20 @@ def user_sources(source):
         return [str(path) for path in source_files(source, [Path(root) for root in MODULE_ROOTS])]
     except ValueError as error:
         raise WorkflowError(f"{EXPERIMENT_FILE}: {error}") from None
+
+
+def needs_image():
+    """What every job in the image waits for. An image's name changes with its content, so its age means nothing."""
+    return [] if IMAGE is None else [ancient(IMAGE.lock)]
+
+
+def verify_image():
+    """Before any job: an image that is there is the one that was built. Its file is read once, which takes seconds."""
+    if IMAGE is not None and IMAGE.folder.exists():
+        try:
+            verify_file(IMAGE)
+        except ValueError as error:
+            raise WorkflowError(str(error)) from None
 
 
 def own_folders():

@@ -1,10 +1,5 @@
-# Jobs run in the image where Snakemake is told to use containers (--sdm apptainer), else on the host.
-IMAGE = None
-
+# Jobs run in this image where Snakemake is told to use containers, else on the host.
 if CONTAINED:
-    IMAGE = place(Recipe(EXPERIMENT.image.chosen))
-    names_lock(os.environ, IMAGE.lock)
-    confine(os.environ)
     workflow.deployment_settings.apptainer_args = image_arguments(
         workflow.deployment_settings.apptainer_args,
         [Path(workflow.basedir), IMAGE.folder.parent, *own_folders()],
@@ -12,7 +7,7 @@ if CONTAINED:
 
     container: str(IMAGE.sif)
 
-    rule image:
+    rule build_image:
         output:
             sif=IMAGE.sif,
             lock=IMAGE.lock,
@@ -23,21 +18,9 @@ if CONTAINED:
         threads: workflow.cores or 1
         params:
             base=EXPERIMENT.image.chosen.reference,
+            python=sys.executable,
         message:
-            "Build the image {IMAGE.name}"
+            "Build the image that jobs run in"
         shell:
-            "stage build_image --base {params.base:q} --root {IMAGE.folder.parent:q} > {log} 2>&1"
-
-
-def needs_image():
-    """What every job in the image waits for. An image's name changes with its content, so its age means nothing."""
-    return [] if IMAGE is None else [ancient(IMAGE.lock)]
-
-
-def verify_image():
-    """Before any job: an image that is there is the one that was built. Its file is read once, which takes seconds."""
-    if IMAGE is not None and IMAGE.folder.exists():
-        try:
-            verify_file(IMAGE)
-        except ValueError as error:
-            raise WorkflowError(str(error)) from None
+            "{params.python:q} -P {SCRIPTS}/build_image.py --base {params.base:q} "
+            "--root {IMAGE.folder.parent:q} > {log} 2>&1"
