@@ -2,8 +2,9 @@
 
     python3 inspect_image.py packages    Python's version, Python distributions and system packages
     python3 inspect_image.py content     also a hash over all files
+    python3 inspect_image.py files       what that hash is over, a line a file
 
-Prints JSON. Files count by path, kind, mode and bytes; owner and times do not, because the user who builds and the
+The first two print JSON. Files count by path, kind, mode and bytes; owner and times do not, because the user who builds and the
 day of the build are not content. What is left out stands in LEFT_OUT with its reason.
 """
 
@@ -51,19 +52,24 @@ def files():
         yield from (here / name for name in (*folders, *names) if str(here / name) not in LEFT_OUT)
 
 
+def described(path):
+    """A line of the content: path, kind and mode, and what is in it."""
+    mode = path.lstat().st_mode
+    what = ""
+    if stat.S_ISLNK(mode):
+        what = str(path.readlink())
+    elif stat.S_ISREG(mode):
+        with path.open("rb") as file:
+            what = hashlib.file_digest(file, "sha256").hexdigest()
+    return f"{path}\0{mode:o}\0{what}\n".encode("utf-8", "surrogateescape")
+
+
 def content():
     """(hash, number of files)"""
     whole = hashlib.sha256()
     count = 0
     for path in sorted(files()):
-        mode = path.lstat().st_mode
-        what = ""
-        if stat.S_ISLNK(mode):
-            what = str(path.readlink())
-        elif stat.S_ISREG(mode):
-            with path.open("rb") as file:
-                what = hashlib.file_digest(file, "sha256").hexdigest()
-        whole.update(f"{path}\0{mode:o}\0{what}\n".encode("utf-8", "surrogateescape"))
+        whole.update(described(path))
         count += 1
     return whole.hexdigest(), count
 
@@ -87,6 +93,10 @@ def system_packages():
 
 
 def main():
+    if sys.argv[1:] == ["files"]:
+        for path in sorted(files()):
+            sys.stdout.buffer.write(described(path))
+        return
     found = {
         "python": platform.python_version(),
         "packages": python_packages(),

@@ -3,8 +3,9 @@ set -eu
 build=/opt/assay/build environment=/opt/assay/environment
 # Index, certificates and proxy of the machine that builds; mounted for the build alone.
 if [ -f /srv/index.sh ]; then . /srv/index.sh; fi
-# The same files from every build: no times in compiled modules.
-export SOURCE_DATE_EPOCH=0 PYC_INVALIDATION_MODE=CHECKED_HASH
+# The same files from every build: modules are compiled once, below, and without times.
+export SOURCE_DATE_EPOCH=0 PYC_INVALIDATION_MODE=CHECKED_HASH PYTHONDONTWRITEBYTECODE=1
+umask 022
 
 python=$(command -v python3)
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
@@ -34,5 +35,7 @@ if ! command -v sshd >/dev/null && [ ! -x /usr/sbin/sshd ] && command -v apt-get
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends openssh-server >/dev/null
     rm -rf /var/lib/apt/lists/*
 fi
+# sshd looks for it where root runs it.
+mkdir -p /run/sshd
 # Keys of a host that never was: each use makes its own.
 rm -f /etc/ssh/ssh_host_*

@@ -19,9 +19,11 @@ esac
 [ -s "$keys" ] || { echo "ssh: $keys: no keys there; name a file with your public keys: --keys FILE" >&2; exit 2; }
 
 folder=$(mktemp -d) # host keys that end with this server
-trap 'rm -rf "$folder"' EXIT INT TERM
+server=
+trap 'rm -rf "$folder"' EXIT
+trap '[ -z "$server" ] || kill "$server"' INT TERM
 ssh-keygen -q -t ed25519 -N '' -f "$folder/host_key"
-# sshd wants keys that only their owner can write, in a folder that only they can write.
+# A copy that only its owner can write; folders above it may belong to users that this namespace does not know.
 cp "$keys" "$folder/authorized_keys"
 chmod 600 "$folder/authorized_keys"
 cat >"$folder/config" <<END
@@ -30,6 +32,7 @@ ListenAddress $address
 HostKey $folder/host_key
 PidFile none
 AuthorizedKeysFile $folder/authorized_keys
+StrictModes no
 AuthenticationMethods publickey
 PasswordAuthentication no
 KbdInteractiveAuthentication no
@@ -42,4 +45,6 @@ SetEnv PATH=$PATH
 Subsystem sftp internal-sftp
 END
 echo "ssh -p $port $(id -un)@$address    host key $(ssh-keygen -lf "$folder/host_key.pub" | cut -d' ' -f2)" >&2
-"$(command -v sshd || echo /usr/sbin/sshd)" -D -e -f "$folder/config"
+"$(command -v sshd || echo /usr/sbin/sshd)" -D -e -f "$folder/config" &
+server=$!
+wait "$server"

@@ -1,0 +1,58 @@
+"""What takes long to make, made once: a registry with a base, and images from it."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from oci_registry import MISSING, Registry, base_layout
+
+from assay.config.bases import Base
+from assay.image.build import build
+from assay.image.recipe import CONTAINERS, Place, Recipe
+
+FAST = "-comp zstd -Xcompression-level 1"
+"""How tests pack images: in a fifth of the time, a little larger."""
+SMALL = ("idna", "typing-extensions")
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Base]:
+    """A base by its digest, in a registry that runs as long as the tests do."""
+    if MISSING:
+        pytest.skip(f"install {' '.join(MISSING)}")
+    folder = tmp_path_factory.mktemp("registry")
+    with pytest.MonkeyPatch.context() as patch, Registry(folder) as registry:
+        patch.setenv("APPTAINER_NOHTTPS", "1")
+        patch.setenv("APPTAINER_MKSQUASHFS_ARGS", FAST)
+        layout = base_layout(folder, "1")
+        digest = registry.push(layout, "assay-base", "1")
+        shutil.rmtree(layout)
+        yield Base(f"{registry.address}/assay-base", "1", digest)
+
+
+@pytest.fixture(scope="session")
+def small_recipe(base: Base, tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    """The real definition with two small packages: an image in seconds."""
+    containers = tmp_path_factory.mktemp("small") / "containers"
+    shutil.copytree(CONTAINERS, containers)
+    locked = (CONTAINERS / "requirements.txt").read_text().replace("\\\n", "\0").splitlines()
+    kept = [line for line in locked if line.split("==")[0] in SMALL]
+    assert len(kept) == len(SMALL)
+    (containers / "requirements.txt").write_text("\n".join(kept).replace("\0", "\\\n") + "\n")
+    (containers / "torch.txt").write_text("")
+    (containers / "check.py").write_text("import idna, typing_extensions\n")
+    return Recipe(base, containers)
+
+
+@pytest.fixture(scope="session")
+def small_image(small_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Place:
+    return build(small_recipe, tmp_path_factory.mktemp("small-images"))
+
+
+@pytest.fixture(scope="session")
+def images(base: Base, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the whole image, built once."""
+    folder = tmp_path_factory.mktemp("images")
+    build(Recipe(base), folder)
+    return folder
