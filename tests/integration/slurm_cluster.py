@@ -135,7 +135,7 @@ class Cluster:
     @property
     def environment(self) -> dict[str, str]:
         """What a process needs, beside `os.environ`, to talk to this cluster and no other."""
-        return {"SLURM_CONF": str(self.folder / "slurm.conf"), "PATH": SEARCH}
+        return {"SLURM_CONF": str(self.folder / "slurm.conf")}
 
     def __enter__(self) -> Self:
         self.start()
@@ -157,7 +157,7 @@ class Cluster:
             raise
 
     def stop(self) -> None:
-        """Stop all daemons, and all that jobs have left running."""
+        """Stop all daemons, and kill all else that was started with this cluster's environment, as jobs are."""
         for name in reversed(list(self._daemons)):
             daemon = self._daemons.pop(name)
             daemon.terminate()
@@ -171,7 +171,7 @@ class Cluster:
     def run(self, *command: str) -> str:
         """What a command prints. One that fails is an error with all that it said."""
         done = subprocess.run(
-            command,
+            [found(command[0]), *command[1:]],
             env={**os.environ, **self.environment},
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -233,6 +233,8 @@ class Cluster:
         self._start_database()
         self._start_accounting()
         self._spawn("slurmctld", "slurmctld", "-D")
+        # A slurmd that finds no controller tries again only seconds later.
+        self.wait_until(lambda: listens(self.ports["controller"]), START_SECONDS)
         for name in NODES:
             self._start_node(name)
         idle = dict.fromkeys(NODES, "idle")
@@ -288,7 +290,15 @@ class Cluster:
         )
 
     def _start_database(self) -> None:
-        common = ["--no-defaults", f"--datadir={self.folder / 'database'}", f"--user={getpass.getuser()}"]
+        # MariaDB removes the temporary tables that it finds at its start, whose they may be.
+        temporary = self.folder / "temporary"
+        temporary.mkdir()
+        common = [
+            "--no-defaults",
+            f"--datadir={self.folder / 'database'}",
+            f"--tmpdir={temporary}",
+            f"--user={getpass.getuser()}",
+        ]
         self.run("mariadb-install-db", *common, "--skip-test-db", "--auth-root-authentication-method=normal")
         self._spawn(
             "mariadbd",
@@ -328,7 +338,7 @@ class Cluster:
     def _spawn(self, name: str, *command: str, **variables: str) -> None:
         with (self.folder / f"{name}.out").open("ab") as output:
             self._daemons[name] = subprocess.Popen(
-                command,
+                [found(command[0]), *command[1:]],
                 env={**os.environ, **self.environment, **variables},
                 cwd=self.folder,
                 stdin=subprocess.DEVNULL,
@@ -358,6 +368,10 @@ class Cluster:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             time.sleep(0.02)
+
+
+def found(program: str) -> str:
+    return shutil.which(program, path=SEARCH) or program
 
 
 def is_up(state: str) -> bool:
