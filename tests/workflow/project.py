@@ -88,7 +88,7 @@ class Project:
 
 def copy_project(folder: Path) -> Project:
     ignore = shutil.ignore_patterns("__pycache__", "*.pyc")
-    for name in ("src", "workflow", "profiles"):
+    for name in ("src", "workflow", "profiles", "containers"):
         shutil.copytree(REPOSITORY / name, folder / name, ignore=ignore)
     shutil.copy(REPOSITORY / "Snakefile", folder)
     project = Project(folder)

@@ -89,8 +89,8 @@ def user_sources(source):
 
 
 def needs_image():
-    """What every job in the image waits for. An image's name changes with its content, so its age means nothing."""
-    return [] if IMAGE is None else [ancient(IMAGE.lock)]
+    """What every job in the image waits for. It counts by content: the same image, built again, is another file."""
+    return [] if IMAGE is None else [IMAGE.lock]
 
 
 def verify_image():

@@ -1,8 +1,7 @@
 rule prepare_data:
     input:
         needs_image(),
-        # Nothing trains where this failed; its age means nothing.
-        ancient("results/{experiment}/health/record.json"),
+        "results/{experiment}/health/record.json",
         user_sources(EXPERIMENT.data.source),
     output:
         manifest="results/{experiment}/data/manifest.json",

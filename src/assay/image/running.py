@@ -33,7 +33,7 @@ def arguments(given: str, binds: Iterable[Path], *, gpu: bool | None = None) -> 
     binds: folders and files that jobs read or write, besides the current folder.
     gpu: whether to bring in NVIDIA's driver; None: where this node has one.
     """
-    words = ["--cleanenv", "--no-home"]
+    words = ["--cleanenv", "--no-home", "--no-eval"]
     if _GPU.exists() if gpu is None else gpu:
         words.append("--nv")
     for path in _outermost(path.resolve() for path in binds):
