@@ -24,11 +24,13 @@ rule all:
     default_target: True
     input:
         expand("results/{experiment}/report/index.html", experiment=EXPERIMENT.name),
+        lost_files(),
 
 
 onstart:
     verify_image()
-    session.start(EXPERIMENT.name, fork_jobs=IMAGE is None)
+    check_store()
+    session.start(EXPERIMENT.name, fork_jobs=IMAGE is None and workflow.local_exec)
 
 
 onsuccess:

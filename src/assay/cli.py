@@ -161,6 +161,8 @@ def _declare_verdict(parser: argparse.ArgumentParser) -> None:
 
 def _verdict(arguments: argparse.Namespace) -> int:
     folder = arguments.folder or _only_result()
+    if not folder.is_dir():
+        raise ValueError(f"assay verdict: {folder}: is no folder of results; name one, e.g. results/digits")
     from assay.comparison.terminal import show
 
     show(folder)

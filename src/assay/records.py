@@ -129,11 +129,13 @@ class Record(Typed):
         try:
             return cls.model_validate_json(path.read_bytes())
         except FileNotFoundError:
-            raise RecordError(f"{path}: no such record; run the stage that writes it") from None
+            raise RecordError(f"{path}: no such record; run the experiment again") from None
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "the file"
-            raise RecordError(f"{path}: {where}: {first['msg']}; run the stage again") from None
+            raise RecordError(
+                f"{path}: {where}: {first['msg']}; remove it and run the experiment again"
+            ) from None
 
     def write(self, path: Path) -> None:
         write_atomically(path, self.model_dump_json(indent=1).encode() + b"\n")

@@ -2,11 +2,17 @@
 
 import fcntl
 import os
+import select
+import signal
 import sys
+import threading
 from pathlib import Path
 from typing import IO
 
 from assay.forkserver import Server
+
+VARIABLE = "ASSAY_SESSION"
+"""Names the process that holds the session to the jobs that it starts on this machine."""
 
 
 class ExperimentInUse(RuntimeError):
@@ -28,6 +34,7 @@ class Session:
     def start(self, experiment: str, *, fork_jobs: bool = True) -> None:
         """Raises: ExperimentInUse naming the process that holds the experiment."""
         self._lock = hold(Path("results") / experiment / ".lock")
+        os.environ[VARIABLE] = str(os.getpid())
         if fork_jobs:
             self._server = Server(self._python)
 
@@ -38,6 +45,27 @@ class Session:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
+
+
+def end_with_session() -> None:
+    """Ask this process to end (SIGTERM) when the session that started it ends, however that ends.
+
+    A measurement that outlives its session would disturb the next one's. Jobs on other machines are the
+    cluster's to end.
+    """
+    number = os.environ.get(VARIABLE)
+    if number is None or not hasattr(os, "pidfd_open"):
+        return
+    try:
+        session = os.pidfd_open(int(number))
+    except OSError:  # on another machine, or gone already
+        return
+
+    def watch() -> None:
+        select.select([session], [], [])
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def hold(path: Path) -> IO[str]:

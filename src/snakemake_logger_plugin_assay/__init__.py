@@ -10,7 +10,7 @@ from logging import WARNING, LogRecord
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 
-from snakemake_logger_plugin_assay.failures import ALREADY_TOLD, END
+from snakemake_logger_plugin_assay.failures import ALREADY_TOLD, END, INTERRUPTED
 from snakemake_logger_plugin_assay.progress import Progress
 
 _OURS = {
@@ -53,6 +53,8 @@ class LogHandler(LogHandlerBase):
                 self._progress.say("Nothing to do: all of it is there and up to date.")
                 for call in when_nothing_to_do:
                     call()
+            elif record.getMessage().startswith(INTERRUPTED):
+                self._progress.failures.interrupted = True
             elif record.levelno >= WARNING:
                 self._warn(self.format(record))
         except Exception:
@@ -60,8 +62,9 @@ class LogHandler(LogHandlerBase):
 
     def _warn(self, text: str) -> None:
         """Snakemake's own words, but where a failed job has been told in fewer."""
-        if self._progress.failures.titles and END in text:
-            self._progress.say(self._progress.failures.summary())
+        failures = self._progress.failures
+        if END in text and (failures.titles or failures.interrupted):
+            self._progress.say(failures.summary())
         elif not any(words in text for words in ALREADY_TOLD):
             self._progress.say(text)
 

@@ -10,6 +10,7 @@ MOST_TOLD = 10
 
 ALREADY_TOLD = ("CalledProcessError", "Exiting because a job execution failed")
 """In Snakemake's own words about a job's failure: the whole command, once more."""
+INTERRUPTED = "Terminating processes on user request"
 END = "At least one job did not complete successfully"
 
 
@@ -19,13 +20,14 @@ class Failures:
 
     titles: dict[int, str] = field(default_factory=dict)
     told: set[tuple[int, str]] = field(default_factory=set)
+    interrupted: bool = False
 
     def add(self, number: int, title: str, logs: list[str]) -> str | None:
         """What to say of a job's failure; None for what was said before the job was tried again."""
         log = next((Path(name) for name in logs if not name.endswith(".jsonl")), None)
         end = last_lines(log)
         self.titles[number] = title
-        if (number, end) in self.told or len(self.told) >= MOST_TOLD:
+        if self.interrupted or (number, end) in self.told or len(self.told) >= MOST_TOLD:
             return None
         self.told.add((number, end))
         where = "" if log is None else f" ({log})"
@@ -37,6 +39,8 @@ class Failures:
 
     def summary(self) -> str:
         """What to read last, after everything else that could run has run."""
+        if self.interrupted:
+            return "\nInterrupted. What is done stays done: the same command goes on from here."
         titles = list(self.titles.values())
         rest = len(titles) - MOST_TOLD
         named = "; ".join(titles[:MOST_TOLD]) + (f"; and {rest} more" if rest > 0 else "")

@@ -49,6 +49,46 @@ def test_with_nothing_to_do_the_verdict_is_shown_again(finished: Project) -> Non
     assert "inconclusive" in said
 
 
+@contextmanager
+def without(path: Path) -> Iterator[None]:
+    """A file gone, put back afterwards."""
+    aside = path.with_name(f"{path.name}.aside")
+    path.rename(aside)
+    try:
+        yield
+    finally:
+        aside.rename(path)
+
+
+def test_files_that_were_lost_are_made_again(finished: Project) -> None:
+    run = finished.results / "runs/cnn/seed-1"
+    with without(run / "train/model.safetensors"):
+        assert finished.planned() == {"train": 1, "evaluate": 1, **RESULT}
+    with without(run / "evaluate/predictions.parquet"):
+        assert finished.planned() == {"evaluate": 1, **RESULT}
+    with without(finished.results / "comparison/comparison.json"):
+        assert finished.planned() == RESULT
+    with without(finished.results / "profile/block-0/mlp/record.json"):
+        assert finished.planned() == {"profile": 1, **RESULT}
+    assert finished.planned() == {}
+
+
+def test_a_damaged_store_costs_no_training(finished: Project) -> None:
+    manifest = finished.results / "data/manifest.json"
+    before, times = manifest.read_bytes(), manifest.stat()
+    records = sorted(finished.results.glob("runs/*/*/*/record.json"))
+    manifest.write_bytes(before[:100])
+    try:
+        refused = finished.snakemake()
+        assert refused.returncode != 0
+        assert "manifest.json: " in refused.stderr and "remove results/tiny/data" in refused.stderr
+        assert sorted(finished.results.glob("runs/*/*/*/record.json")) == records
+    finally:
+        manifest.write_bytes(before)
+        os.utime(manifest, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert finished.planned() == {}
+
+
 def test_touched_files_run_nothing(finished: Project) -> None:
     for folder in ("src", "workflow", "results", "profiles"):
         for path in sorted((finished.folder / folder).rglob("*")):

@@ -87,6 +87,37 @@ def test_ctrl_c_leaves_nothing_locked(project: Project) -> None:
     assert project.planned() == {}
 
 
+def working_in(folder: Path) -> list[int]:
+    """Processes whose current folder it is."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if (process / "cwd").resolve() == folder and b"python" in (process / "cmdline").read_bytes():
+                found.append(int(process.name))
+        except OSError:
+            continue
+    return found
+
+
+def test_no_measurement_outlives_its_session(project: Project) -> None:
+    experiment = deepcopy(TINY)
+    experiment["profile"] = TINY["profile"] | {"seconds": 20}  # type: ignore[operator]
+    project.write(experiment)
+    running = start(project)
+    end = time.monotonic() + 60
+    while not any(
+        b"profiling.visit" in Path(f"/proc/{p}/cmdline").read_bytes() for p in working_in(project.folder)
+    ):
+        assert time.monotonic() < end and running.poll() is None
+        time.sleep(0.1)
+    os.kill(running.pid, signal.SIGKILL)
+    running.wait()
+    end = time.monotonic() + 15
+    while left := working_in(project.folder):
+        assert time.monotonic() < end, left
+        time.sleep(0.1)
+
+
 def test_second_run_at_once_is_refused(project: Project) -> None:
     project.write(LONGER)
     first = start(project)
@@ -149,7 +180,7 @@ def test_same_weights_forked_and_fresh(project: Project, tmp_path: Path) -> None
     shutil.rmtree(project.folder / "results")
     snakefile = project.folder / "Snakefile"
     text = snakefile.read_text()
-    assert "fork_jobs=IMAGE is None" in text
-    snakefile.write_text(text.replace("fork_jobs=IMAGE is None", "fork_jobs=False"))
+    assert "fork_jobs=IMAGE is None and workflow.local_exec" in text
+    snakefile.write_text(text.replace("fork_jobs=IMAGE is None and workflow.local_exec", "fork_jobs=False"))
     project.run()
     assert hashes(project) == forked

@@ -15,6 +15,7 @@ from snakemake.settings.types import DeploymentMethod
 from assay.config.load import ConfigError, load
 from assay.config.resolve import warnings as experiment_warnings
 from assay.config.schema import NAME_PATTERN
+from assay.data.listing import listing_sha256
 from assay.image.recipe import Recipe, place
 from assay.image.running import arguments as image_arguments
 from assay.image.running import confine, names_lock
@@ -45,6 +46,9 @@ session = Session()
 
 CONTAINED = DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method
 """Whether jobs run in the image: where Snakemake is told to use containers, else they run on the host."""
+
+ALL_CORES = workflow.resource_settings.cores or max(arm.execution.threads for arm in EXPERIMENT.arms.values())
+"""Of this machine, for jobs that have it to themselves; a cluster gives them a node of their own instead."""
 
 IMAGE = place(Recipe(EXPERIMENT.image.chosen)) if CONTAINED else None
 if CONTAINED:
@@ -77,6 +81,47 @@ def profile_targets(pattern):
     """One path per profile block and arm; none where the experiment does not profile."""
     blocks = range(EXPERIMENT.profile.blocks) if EXPERIMENT.profile.enabled else ()
     return expand(pattern, experiment=EXPERIMENT.name, arm=list(EXPERIMENT.arms), block=blocks)
+
+
+def lost_files():
+    """Of an experiment that has its report: what is not there any more. Snakemake looks behind no file that is."""
+    results = f"results/{EXPERIMENT.name}"
+    if not os.path.exists(f"{results}/report/index.html"):
+        return []
+    kept = [
+        "comparison/comparison.json",
+        "comparison/metrics.csv",
+        "comparison/contract.json",
+        "experiment.yaml",
+    ]
+    run = [
+        "train/record.json",
+        "train/model.safetensors",
+        "evaluate/record.json",
+        "evaluate/predictions.parquet",
+    ]
+    made = [f"{results}/{file}" for file in kept]
+    made += [
+        path
+        for file in run
+        for path in run_targets(f"results/{{experiment}}/runs/{{arm}}/seed-{{seed}}/{file}")
+    ]
+    made += profile_targets("results/{experiment}/profile/block-{block}/{arm}/record.json")
+    return [path for path in made if not os.path.exists(path)]
+
+
+def check_store():
+    """Before any job: a store that is damaged would cost every training that is run on it anew."""
+    store = Path("results") / EXPERIMENT.name / "data"
+    if (store / "manifest.json").exists():
+        from assay.data.store import open_store
+
+        try:
+            open_store(store)
+        except ValueError as error:
+            raise WorkflowError(
+                f"{error}: remove {store} and run the same command; the same data change nothing"
+            ) from None
 
 
 @cache

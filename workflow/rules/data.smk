@@ -11,6 +11,7 @@ rule prepare_data:
     threads: 1
     params:
         stage=stage_params("data", settings=EXPERIMENT.data, module_root=module_roots(EXPERIMENT.data.source)),
+        files=listing_sha256(EXPERIMENT.data.path) if EXPERIMENT.data.source == "folder" else "",
     message:
         "Prepare the data of {wildcards.experiment}"
     shell:

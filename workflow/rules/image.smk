@@ -15,7 +15,7 @@ if CONTAINED:
             f"logs/image/{IMAGE.name}.log",
         container:
             False
-        threads: workflow.cores or 1
+        threads: ALL_CORES
         params:
             base=EXPERIMENT.image.chosen.reference,
             python=sys.executable,

@@ -11,7 +11,7 @@ rule profile:
     log:
         "logs/{experiment}/profile/block-{block}.log",
     retries: 1
-    threads: workflow.cores or 1
+    threads: ALL_CORES
     params:
         stage=stage_params("profile", settings=profile_settings(), module_root=module_roots(*MODEL_SOURCES)),
     message:

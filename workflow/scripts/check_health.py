@@ -16,7 +16,7 @@ def main(argv: list[str] | None = None) -> int:
 
     try:
         findings = check_health(arguments.experiment, arguments.device, arguments.record.parent)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"check_health: {error}", file=sys.stderr)
         return 1
     print("\n".join(finding.text() for finding in findings))

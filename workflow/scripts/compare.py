@@ -16,7 +16,7 @@ def main(argv: list[str] | None = None) -> int:
 
     try:
         compare(experiment_file=arguments.experiment_file, results=arguments.results, output=arguments.output)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"compare: {error}", file=sys.stderr)
         return 1
     return 0

@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     try:
         evaluate(run)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"evaluate: {arguments.arm}, seed {arguments.seed}: {error}", file=sys.stderr)
         return 1
     return 0

@@ -20,7 +20,7 @@ def main(argv: list[str] | None = None) -> int:
     settings = Data.model_validate_json(arguments.settings)
     try:
         prepare(settings, arguments.output, module_roots=arguments.module_root)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"prepare_data: {error}", file=sys.stderr)
         return 1
     return 0

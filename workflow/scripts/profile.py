@@ -21,8 +21,11 @@ def main(argv: list[str] | None = None) -> int:
 
     from assay.config.schema import Arm, Profile
     from assay.profiling.block import profile_block
+    from assay.session import end_with_session
 
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
+    end_with_session()
     settings = json.loads(arguments.settings)
     try:
         profile_block(
@@ -34,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
             output=arguments.output,
             module_roots=arguments.module_root,
         )
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"profile: block {arguments.block}: {error}", file=sys.stderr)
         return 1
     return 0

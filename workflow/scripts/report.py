@@ -15,7 +15,7 @@ def main(argv: list[str] | None = None) -> int:
 
     try:
         report(results=arguments.results, output=arguments.output)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"report: {error}", file=sys.stderr)
         return 1
     return 0

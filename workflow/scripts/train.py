@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     try:
         return train(run)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"train: {arguments.arm}, seed {arguments.seed}: {error}", file=sys.stderr)
         return 1
 

@@ -122,7 +122,7 @@ class _Reader:
         for key, value in expected.items():
             if (found := getattr(record, key)) != value:
                 raise RecordError(
-                    f"{path}: {key}: is {found!r}, and {value!r} belongs here; run the stage again"
+                    f"{path}: {key}: is {found!r}, and {value!r} belongs here; remove it and run the experiment again"
                 )
         for text in record.warnings:
             line = f"{stage} of {arm}: {text}"

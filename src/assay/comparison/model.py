@@ -196,11 +196,13 @@ class Comparison(Typed):
         try:
             return cls.model_validate_json(path.read_bytes())
         except FileNotFoundError:
-            raise RecordError(f"{path}: no such comparison; run the stage compare") from None
+            raise RecordError(f"{path}: no such comparison; run the experiment") from None
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "the file"
-            raise RecordError(f"{path}: {where}: {first['msg']}; run the stage compare again") from None
+            raise RecordError(
+                f"{path}: {where}: {first['msg']}; remove it and run the experiment again"
+            ) from None
 
 
 def write(model: Typed, path: Path) -> None:

@@ -33,7 +33,9 @@ def decode(content: bytes, path: Path, size: int) -> NDArray[np.uint8]:
     except DataError:
         raise
     except Exception as error:  # Pillow raises many types for damaged files
-        raise DataError(f"{path}: damaged or no image ({error}); replace or remove it") from None
+        raise DataError(
+            f"{path}: damaged or no image ({type(error).__name__}); replace or remove it"
+        ) from None
 
 
 def fit(image: "Image", size: int) -> "Image":

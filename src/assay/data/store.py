@@ -55,11 +55,15 @@ class Manifest(Typed):
         try:
             return cls.model_validate_json(path.read_bytes())
         except FileNotFoundError:
-            raise StoreError(f"{path}: no such manifest; prepare the data first") from None
+            raise StoreError(
+                f"{path}: no such manifest; run the experiment, which prepares the data"
+            ) from None
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "the file"
-            raise StoreError(f"{path}: {where}: {first['msg']}; prepare the data again") from None
+            raise StoreError(
+                f"{path}: {where}: {first['msg']}; remove the folder and run the experiment again"
+            ) from None
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,7 @@ class Store:
                 raise StoreError(
                     f"{images_path(self.folder, name)} or {labels_path(self.folder, name).name}: changed "
                     f"since it was prepared: SHA-256 is {found}, the manifest says {summary.sha256}; "
-                    f"prepare the data again"
+                    f"remove the folder and run the experiment again"
                 )
 
 
@@ -127,7 +131,9 @@ def open_store(folder: Path) -> Store:
     manifest = Manifest.read(folder / MANIFEST)
     missing = [name for name in SPLITS if name not in manifest.splits]
     if missing:
-        raise StoreError(f"{folder / MANIFEST}: splits: no {missing[0]!r}; prepare the data again")
+        raise StoreError(
+            f"{folder / MANIFEST}: splits: no {missing[0]!r}; remove the folder and run the experiment again"
+        )
     splits = {name: _open_split(folder, name, manifest) for name in SPLITS}
     return Store(folder=folder, manifest=manifest, splits=splits)
 
@@ -143,13 +149,15 @@ def _open_array(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDA
     try:
         array = open_memmap(path, mode="r")
     except FileNotFoundError:
-        raise StoreError(f"{path}: no such file; prepare the data again") from None
+        raise StoreError(f"{path}: no such file; remove the folder and run the experiment again") from None
     except (ValueError, OSError) as error:
-        raise StoreError(f"{path}: not a whole .npy file ({error}); prepare the data again") from None
+        raise StoreError(
+            f"{path}: not a whole .npy file ({error}); remove the folder and run the experiment again"
+        ) from None
     if array.dtype != dtype or array.shape != shape or not array.flags.c_contiguous:
         raise StoreError(
             f"{path}: holds {array.dtype} {list(array.shape)}, the manifest says {dtype} {list(shape)} "
-            f"in C order; prepare the data again"
+            f"in C order; remove the folder and run the experiment again"
         )
     if path.stat().st_size != array.offset + array.nbytes:
         raise StoreError(f"{path}: {path.stat().st_size} bytes, expected {array.offset + array.nbytes}")

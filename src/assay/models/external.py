@@ -94,6 +94,13 @@ def _first_convolution_takes(channels: int) -> Iterator[None]:
     assert done, "the model has no convolution that takes three channels"
 
 
+def _installer() -> str:
+    """The words that install a package into this environment: the set-up puts uv there, and no pip."""
+    python = Path(sys.executable)
+    uv = python.with_name("uv")
+    return f"{uv} pip install --python {python}" if uv.exists() else f"{python} -m pip install"
+
+
 def build_timm(name: str, options: Mapping[str, Any], inputs: Inputs) -> nn.Module:
     """One of timm's models, with random weights; models that are tied to an image size get the data's.
 
@@ -106,7 +113,7 @@ def build_timm(name: str, options: Mapping[str, Any], inputs: Inputs) -> nn.Modu
             raise
         raise ModelError(
             f"model.source: 'timm:{name}' needs the package timm, which is not installed; "
-            f"install it with `{Path(sys.executable).name} -m pip install timm`"
+            f"install it with `{_installer()} timm`"
         ) from None
     if not timm.is_model(name):
         near = suggestion(name, timm.list_models())

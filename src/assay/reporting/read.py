@@ -133,9 +133,9 @@ def _read_contract(path: Path) -> Contract:
     try:
         return Contract.model_validate_json(path.read_bytes())
     except FileNotFoundError:
-        raise RecordError(f"{path}: no such file; run the stage compare") from None
+        raise RecordError(f"{path}: no such file; run the experiment") from None
     except ValueError as error:
-        raise RecordError(f"{path}: {error}; run the stage compare again") from None
+        raise RecordError(f"{path}: {error}; remove it and run the experiment again") from None
 
 
 def _read_experiment(path: Path) -> Experiment:
