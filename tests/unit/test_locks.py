@@ -25,7 +25,12 @@ def pins(name: str) -> dict[str, str]:
 def test_the_locks_are_those_that_the_tools_write() -> None:
     image = ["bootstrap.txt", "requirements.txt", "torch.txt"]
     host = ["bootstrap.txt", "dev.txt", "run.txt", "torch-newest.txt", "torch-oldest.txt"]
-    assert LOCKS == [*(f"containers/{name}" for name in image), *(f"requirements/{name}" for name in host)]
+    assert [path for path in LOCKS if path.startswith("containers/")] == [
+        f"containers/{name}" for name in image
+    ]
+    assert [path for path in LOCKS if path.startswith("requirements/")] == [
+        f"requirements/{name}" for name in host
+    ]
 
 
 @pytest.mark.parametrize("name", LOCKS)
