@@ -42,12 +42,10 @@ def start(folder: Path, digits: Path, settings: dict[str, Any] = SETTINGS) -> "s
     script = REPOSITORY / "workflow" / "scripts" / "train.py"
     names = ["--experiment", "e", "--arm", "a", "--seed", "0", "--settings", json.dumps(settings)]
     folders = [
-        "--data",
-        str(digits),
-        "--output",
-        str(folder / "train"),
-        "--checkpoint",
-        str(folder / "checkpoint"),
+        "--manifest",
+        str(digits / "manifest.json"),
+        "--record",
+        str(folder / "train" / "record.json"),
     ]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY / "src")}
     environment.pop("ASSAY_FORKSERVER", None)

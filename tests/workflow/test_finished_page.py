@@ -18,7 +18,8 @@ def test_snakemakes_own_report_has_the_page_and_its_captions(finished: Project) 
 def test_the_page_shows_the_numbers_of_the_comparison(finished: Project) -> None:
     comparison = json.loads((finished.results / "comparison/comparison.json").read_text())
     page = (finished.results / "report/index.html").read_text()
-    assert comparison["valid"] and comparison["warnings"] == []
+    assert comparison["valid"]
+    assert [text for text in comparison["warnings"] if "other guests of the host" not in text] == []
     assert "inconclusive" in page, "two seeds cannot decide"
     assert "Ran on the host, not in a pinned image" in page
     for kind in ("svg", "pdf", "png"):

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from assay.comparison.model import Found
 from assay.config.schema import Experiment
+from assay.data.store import MANIFEST, Manifest
 from assay.records import Code, Device, Environment, Measurement, Record, RecordError, canonical_json
 
 Kind = Literal["seed", "block"]
@@ -78,7 +79,12 @@ def collect(experiment: Experiment, results: Path) -> Collected:
             for arm in experiment.arms
         }
     warnings = [f"{count} records: {text}" if count > 1 else text for text, count in reader.warnings.items()]
-    return Collected(runs, visits, reader.evidence, warnings)
+    return Collected(runs, visits, reader.evidence, [*_of_data(results / "data" / MANIFEST), *warnings])
+
+
+def _of_data(manifest: Path) -> list[str]:
+    """What was odd about the data when they were prepared; nothing where records alone are at hand."""
+    return [f"data: {text}" for text in Manifest.read(manifest).warnings] if manifest.exists() else []
 
 
 class _Reader:

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 
 from assay.comparison.model import Contract, Variable
+from assay.data.store import Manifest
+from assay.records import write_atomically
 
 Make = Callable[..., Any]
 ACCURACY = {"mlp": [0.9] * 6, "cnn": [0.95] * 6}
@@ -117,6 +119,22 @@ def test_another_host_is_noted(make: Make, section: str, key: str, title: str) -
     comparison = made.compare()
     assert comparison.valid
     assert any(f"{title} differs between arms" in warning for warning in comparison.warnings)
+
+
+def test_what_was_odd_about_the_data_stands_with_the_verdict(make: Make) -> None:
+    made = make({"accuracy": ACCURACY})
+    odd = "1 classes have no test image, e.g. 'two'"
+    manifest = Manifest(
+        source="folder",
+        image_shape=(8, 8, 1),
+        classes=["one", "two"],
+        mean=[0],
+        std=[1],
+        splits={},
+        warnings=[odd],
+    )
+    write_atomically(made.folder / "data/manifest.json", manifest.model_dump_json().encode())
+    assert made.compare().warnings == [f"data: {odd}"]
 
 
 def test_what_varies_between_seeds_for_all_arms_is_noted(make: Make) -> None:

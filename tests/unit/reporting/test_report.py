@@ -269,7 +269,7 @@ def test_one_seed_and_no_profile(tmp_path: Path) -> None:
 
 
 def test_missing_and_damaged_files_are_named(made: Path, tmp_path: Path) -> None:
-    with pytest.raises(RecordError, match=r"comparison\.json.*compare"):
+    with pytest.raises(RecordError, match=r"comparison\.json.*run the experiment"):
         report(results=tmp_path, output=tmp_path / "report")
     results = Made(tmp_path, seeds=1, blocks=0).make()
     (results / "experiment.yaml").write_text("name: [")
