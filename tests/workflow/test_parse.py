@@ -4,6 +4,14 @@ from copy import deepcopy
 
 from project import TINY, Project
 
+from assay.config.estimate import estimate
+from assay.config.load import load
+
+
+def test_the_check_counts_the_jobs_that_the_workflow_has(project: Project) -> None:
+    estimated = estimate(load(project.folder / "tiny.yaml"), project.folder / "results")
+    assert project.planned() == estimated.jobs
+
 
 def refusal(project: Project) -> str:
     done = project.snakemake("--dry-run")

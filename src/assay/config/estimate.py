@@ -34,7 +34,8 @@ def estimate(experiment: Experiment, results: Path) -> Estimate:
     seeds = len(experiment.seeds)
     trainings = len(experiment.arms) * seeds
     blocks = experiment.profile.blocks if experiment.profile.enabled else 0
-    jobs = {"resolve_experiment": 1, "prepare_data": 1, "train": trainings, "evaluate": trainings}
+    jobs = {"resolve_experiment": 1, "check_health": 1, "prepare_data": 1}
+    jobs |= {"train": trainings, "evaluate": trainings}
     jobs |= {"profile": blocks} if blocks else {}
     jobs |= {"compare": 1, "report": 1}
     runs = results / experiment.name / "runs"
