@@ -71,6 +71,7 @@ def _check(arguments: argparse.Namespace) -> int:
     from assay.config.check import check, coloured
 
     text = check(arguments.file, results=Path("results"), full=arguments.full)
+    _check_sources(arguments.file)
     if sys.stdout.isatty() and not arguments.full:
         from rich.console import Console
 
@@ -78,6 +79,21 @@ def _check(arguments: argparse.Namespace) -> int:
     else:
         print(text)
     return 0
+
+
+def _check_sources(file: Path) -> None:
+    """Raises: ValueError with every network, module or function that is not there."""
+    from assay.config.load import load
+    from assay.models.sources import check_source
+
+    problems = []
+    for name, arm in load(file).arms.items():
+        try:
+            check_source(arm.model.source, [file.parent, Path()])
+        except ValueError as error:
+            problems.append(f"{file}: arms.{name}.model.source: {error}")
+    if problems:
+        raise ValueError("\n".join(problems))
 
 
 def _declare_run(parser: argparse.ArgumentParser) -> None:

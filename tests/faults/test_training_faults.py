@@ -170,11 +170,15 @@ def test_how_often_it_is_saved_is_no_other_setting(tmp_path: Path, digits: Path,
 def test_a_second_process_waits_for_the_first(tmp_path: Path, digits: Path, undisturbed: Record) -> None:
     first = start(tmp_path, digits)
     wait_for_checkpoint(tmp_path, first)
+    first.send_signal(signal.SIGSTOP)
     second = start(tmp_path, digits)
-    output, _ = second.communicate(timeout=120)
+    assert second.stdout is not None
+    said = second.stdout.readline()
+    assert f"process {first.pid}" in said and "waiting" in said
+    first.send_signal(signal.SIGCONT)
+    second.communicate(timeout=120)
     assert first.poll() == 0, "the first had ended before the second did"
     assert second.returncode == 0
-    assert f"process {first.pid}" in output and "waiting" in output
     assert essence(Record.read(tmp_path / "train" / "record.json")) == essence(undisturbed)
 
 

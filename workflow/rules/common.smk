@@ -19,12 +19,10 @@ from assay.data.listing import listing_sha256
 from assay.image.recipe import Recipe, place
 from assay.image.running import arguments as image_arguments
 from assay.image.running import confine, names_lock
-from assay.image.verify import verify_file
-from assay.models.sources import source_files
+from assay.models.sources import check_source, source_files
 from assay.records import canonical_json, sha256_text
 from assay.session import Session
 from assay.sources import stage_sha256
-from snakemake_logger_plugin_assay import when_nothing_to_do
 
 EXPERIMENT_FILE, *others = workflow.configfiles
 if others:
@@ -83,68 +81,20 @@ def profile_targets(pattern):
     return expand(pattern, experiment=EXPERIMENT.name, arm=list(EXPERIMENT.arms), block=blocks)
 
 
-def lost_files():
-    """Of an experiment that has its report: what is not there any more. Snakemake looks behind no file that is."""
-    results = f"results/{EXPERIMENT.name}"
-    if not os.path.exists(f"{results}/report/index.html"):
-        return []
-    kept = [
-        "comparison/comparison.json",
-        "comparison/metrics.csv",
-        "comparison/contract.json",
-        "experiment.yaml",
-    ]
-    run = [
-        "train/record.json",
-        "train/model.safetensors",
-        "evaluate/record.json",
-        "evaluate/predictions.parquet",
-    ]
-    made = [f"{results}/{file}" for file in kept]
-    made += [
-        path
-        for file in run
-        for path in run_targets(f"results/{{experiment}}/runs/{{arm}}/seed-{{seed}}/{file}")
-    ]
-    made += profile_targets("results/{experiment}/profile/block-{block}/{arm}/record.json")
-    return [path for path in made if not os.path.exists(path)]
-
-
-def check_store():
-    """Before any job: a store that is damaged would cost every training that is run on it anew."""
-    store = Path("results") / EXPERIMENT.name / "data"
-    if (store / "manifest.json").exists():
-        from assay.data.store import open_store
-
-        try:
-            open_store(store)
-        except ValueError as error:
-            raise WorkflowError(
-                f"{error}: remove {store} and run the same command; the same data change nothing"
-            ) from None
-
-
 @cache
 def user_sources(source):
     """The user's own modules behind a model or data source: editing one reruns what uses it."""
+    roots = [Path(root) for root in MODULE_ROOTS]
     try:
-        return [str(path) for path in source_files(source, [Path(root) for root in MODULE_ROOTS])]
+        check_source(source, roots)
+        return [str(path) for path in source_files(source, roots)]
     except ValueError as error:
-        raise WorkflowError(f"{EXPERIMENT_FILE}: {error}") from None
+        raise WorkflowError(f"{EXPERIMENT_FILE}: {source}: {error}") from None
 
 
 def needs_image():
     """What every job in the image waits for. It counts by content: the same image, built again, is another file."""
     return [] if IMAGE is None else [IMAGE.lock]
-
-
-def verify_image():
-    """Before any job: an image that is there is the one that was built. Its file is read once, which takes seconds."""
-    if IMAGE is not None and IMAGE.folder.exists():
-        try:
-            verify_file(IMAGE)
-        except ValueError as error:
-            raise WorkflowError(str(error)) from None
 
 
 def own_folders():
@@ -195,14 +145,3 @@ def stage_params(stage, **options):
 def module_roots(*sources):
     """Where the user's modules are sought; of no account, and so constant, where there are none."""
     return MODULE_ROOTS if any(map(user_sources, sources)) else ["."]
-
-
-def print_verdict():
-    """At the end of a run that was to end with a report, also where nothing was left to do."""
-    if any(job.rule.name == "report" for job in workflow.dag.jobs):
-        from assay.comparison.terminal import show
-
-        show(Path("results") / EXPERIMENT.name)
-
-
-when_nothing_to_do.append(print_verdict)

@@ -13,6 +13,7 @@ from assay.models.errors import ModelError, suggestion
 
 LIBRARIES = ("builtin", "torchvision", "timm")
 """Words before the colon that are not the user's modules."""
+BUILTIN = ("mlp", "cnn", "resnet-small")
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,23 @@ def source_files(source: str, roots: Sequence[Path]) -> list[Path]:
         for imported in _imported_names(module):
             waiting.extend(_local_modules(imported, roots))
     return sorted(found.values())
+
+
+def check_source(source: str, roots: Sequence[Path]) -> None:
+    """What can be told of a source without importing anything: whether the network, or module and function, are there.
+
+    Raises: ModelError naming what is known in its place.
+    """
+    name, _, function = source.partition(":")
+    if name == "builtin" and function not in BUILTIN:
+        known = ", ".join(BUILTIN)
+        raise ModelError(f"no 'builtin:{function}' (there are {known}){suggestion(function, BUILTIN)}")
+    if name in LIBRARIES or not function:
+        return
+    module = find_module(name, roots)[-1]
+    defined = _defined_names(module)
+    if defined is not None and function not in defined:
+        raise ModelError(f"{module.path}: no function '{function}'{suggestion(function, defined)}")
 
 
 def find_module(name: str, roots: Sequence[Path]) -> list[Module]:
@@ -106,15 +124,31 @@ def _modules_on_the_way(root: Path, parts: Sequence[str]) -> Iterator[Module]:
                 break
 
 
-def _imported_names(module: Module) -> Iterator[str]:
-    """Full names that the module's import statements may stand for, existing or not."""
+def _parsed(module: Module) -> ast.Module:
     try:
-        tree = ast.parse(module.path.read_bytes(), filename=str(module.path))
+        return ast.parse(module.path.read_bytes(), filename=str(module.path))
     except SyntaxError as error:
         raise ModelError(f"{module.path}:{error.lineno}: {error.msg}") from None
     except ValueError as error:
         raise ModelError(f"{module.path}: not a Python file: {error}") from None
-    for node in ast.walk(tree):
+
+
+def _defined_names(module: Module) -> set[str] | None:
+    """Names that the module may give to others; None where only running it would tell."""
+    names: set[str] = set()
+    for node in ast.walk(_parsed(module)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Name):
+            names.add(node.id)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names |= {alias.asname or alias.name.partition(".")[0] for alias in node.names}
+    return None if names & {"*", "__getattr__", "globals", "setattr", "exec"} else names
+
+
+def _imported_names(module: Module) -> Iterator[str]:
+    """Full names that the module's import statements may stand for, existing or not."""
+    for node in ast.walk(_parsed(module)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

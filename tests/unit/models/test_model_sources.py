@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from assay.models.builtin import BUILTINS
 from assay.models.errors import ModelError
-from assay.models.sources import source_files
+from assay.models.sources import BUILTIN, check_source, source_files
 
 
 def write(root: Path, **files: str) -> None:
@@ -119,3 +120,41 @@ def test_nothing_is_imported(tmp_path: Path) -> None:
     )
     source = Path(sys.modules["assay"].__path__[0]).parent
     subprocess.run([sys.executable, "-c", program], check=True, env={"PYTHONPATH": str(source)})
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("builtin:mpl", "did you mean 'mlp'"),
+        ("own:nte", "no function 'nte'; did you mean 'net'"),
+        ("onw:net", r"no file onw\.py in .*; did you mean 'own'"),
+    ],
+)
+def test_what_is_not_there_is_told_without_importing(source: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text("raise SystemExit\ndef net(): ...\n")
+    with pytest.raises(ModelError, match=said):
+        check_source(source, [tmp_path])
+    check_source("own:net", [tmp_path])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "net = make()",
+        "from x import net",
+        "from x import y as net",
+        "from x import *",
+        "if 1:\n  def net(): ...",
+        "def __getattr__(name): ...",
+        "for net in (): ...",
+        "import net.deeper",
+        "globals()['net'] = 3",
+    ],
+)
+def test_what_may_be_there_is_left_to_the_job(text: str, tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(text + "\n")
+    check_source("own:net", [tmp_path])
+
+
+def test_the_names_of_the_built_in_networks_are_theirs() -> None:
+    assert set(BUILTIN) == set(BUILTINS)
