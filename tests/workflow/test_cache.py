@@ -1,6 +1,7 @@
 """What a change reruns, by dry run on a finished experiment: no more and no less."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -83,6 +84,10 @@ def test_a_damaged_store_costs_no_training(finished: Project) -> None:
         assert refused.returncode != 0
         assert "manifest.json: " in refused.stderr and "remove the folder" in refused.stderr
         assert sorted(finished.results.glob("runs/*/*/*/record.json")) == records
+        shutil.move(finished.results / "data", finished.folder / "damaged")
+        assert finished.planned()["train"] == 4, "who prepares it with all the rest trains anew"
+        finished.run("results/tiny/data/manifest.json")
+        assert manifest.read_bytes() == before, "the same data give the same manifest"
     finally:
         manifest.write_bytes(before)
         os.utime(manifest, ns=(times.st_atime_ns, times.st_mtime_ns))

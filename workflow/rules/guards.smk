@@ -22,7 +22,9 @@ def check_store():
         try:
             open_store(store)
         except ValueError as error:
-            raise WorkflowError(f"{error} ({store}; data that come out the same rerun nothing)") from None
+            raise WorkflowError(
+                f"{error}; first with {store}/manifest.json as its only target: data that come out the same rerun nothing"
+            ) from None
 
 
 def lost_files():
@@ -31,6 +33,7 @@ def lost_files():
     if not os.path.exists(f"{results}/report/index.html"):
         return []
     kept = [
+        "data/manifest.json",
         "comparison/comparison.json",
         "comparison/metrics.csv",
         "comparison/contract.json",
