@@ -51,8 +51,8 @@ format: setup-dev ## format the code
 docs: setup-dev ## write what is generated
 	$(BIN)/python -m assay.config.document
 
-lock: ## resolve requirements anew
-	$(BIN)/python tools/lock.py
+lock: ## resolve requirements anew; UPGRADE=--upgrade takes the newest of each
+	$(BIN)/python tools/lock.py $(UPGRADE)
 
 clean: ## remove the environment
 	rm -rf $(ENVIRONMENT)

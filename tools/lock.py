@@ -1,6 +1,7 @@
 """Resolve requirements anew into hash-locked files: names, versions and hashes, no addresses.
 
-    make lock
+    make lock                  keep every version that still fits
+    make lock UPGRADE=--upgrade    take the newest of each
 
 `bootstrap.txt` installs and builds the rest, `run.txt` runs experiments, `dev.txt` also tests and lints;
 `torch-oldest.txt` and `torch-newest.txt` are for the short checks against the oldest and the newest supported PyTorch.
@@ -26,10 +27,10 @@ CONTAINERS = ROOT / "containers"
 
 
 def compile_lock(name: str, requirements: list[str], *, folder: Path = REQUIREMENTS, like: str = "") -> None:
-    """Write `name`; like: a lock file whose versions hold."""
+    """Write `name`, keeping its versions unless told to upgrade; like: a lock file whose versions hold."""
     options = ["--universal", "--python-version", "3.11", "--generate-hashes"]
     options += ["--constraints", str(REQUIREMENTS / like)] if like else []
-    quiet = ["--no-emit-index-url", "--no-header", "--no-annotate", "--quiet", "--upgrade"]
+    quiet = ["--no-emit-index-url", "--no-header", "--no-annotate", "--quiet", *sys.argv[1:]]
     with tempfile.NamedTemporaryFile("w", suffix=".in") as source:
         source.write("\n".join(requirements) + "\n")
         source.flush()

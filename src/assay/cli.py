@@ -220,12 +220,25 @@ def _image(arguments: argparse.Namespace) -> int:
     return run(arguments)
 
 
+def _declare_slurm(parser: argparse.ArgumentParser) -> None:
+    from assay.slurm.command import declare
+
+    declare(parser)
+
+
+def _slurm(arguments: argparse.Namespace) -> int:
+    from assay.slurm.command import run
+
+    return run(arguments)
+
+
 Declare = Callable[[argparse.ArgumentParser], None]
 COMMANDS: dict[str, tuple[str, Declare, Callable[[argparse.Namespace], int]]] = {
     "check": ("validate an experiment file and show what it will run", _declare_check, _check),
     "run": ("run an experiment in this folder and print its verdict", _declare_run, _run),
     "verdict": ("print the verdict of a finished experiment", _declare_verdict, _verdict),
     "image": ("the container image: list, lock, build, verify, packages", _declare_image, _image),
+    "slurm-profile": ("look at this cluster and write its Snakemake profile", _declare_slurm, _slurm),
     "schema": ("print the JSON schema of the experiment file, for editors", _declare_nothing, _schema),
 }
 

@@ -18,6 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 Outcome = Literal["completed", "diverged", "out_of_memory", "failed", "interrupted"]
 Stage = Literal["health", "data", "train", "evaluate", "profile", "compare", "report", "archive"]
+ASKED_TO_END = "asked to end by signal {signal}"
+"""What a run that wrote a checkpoint and ended on request says in its text log."""
 
 
 class RecordError(ValueError):

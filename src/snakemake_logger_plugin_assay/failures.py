@@ -1,10 +1,12 @@
 """Jobs that failed: what each said last, once; and which they were, at the end."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 LAST_LINES = 6
 """Of a job's log: the end of a traceback, or all of a refusal."""
+SLURM = ("slurmstepd:", "srun: error:", "sbatch: error:")
 MOST_TOLD = 10
 """Failures told as they happen: a sweep whose every run fails does not flood the terminal."""
 
@@ -24,12 +26,15 @@ class Failures:
 
     def add(self, number: int, title: str, logs: list[str]) -> str | None:
         """What to say of a job's failure; None for what was said before the job was tried again."""
-        log = next((Path(name) for name in logs if not name.endswith(".jsonl")), None)
-        end = last_lines(log)
+        texts = [Path(name) for name in logs if not name.endswith(".jsonl")]
+        log = texts[0] if texts else None
+        end = "\n".join(filter(None, [last_lines(log), *map(cluster_lines, texts[1:])]))
         self.titles[number] = title
-        if self.interrupted or (number, end) in self.told or len(self.told) >= MOST_TOLD:
+        # Another attempt is another process, another Slurm job, another second.
+        same = (number, re.sub(r"\d+", "#", end))
+        if self.interrupted or same in self.told or len(self.told) >= MOST_TOLD:
             return None
-        self.told.add((number, end))
+        self.told.add(same)
         where = "" if log is None else f" ({log})"
         return f"{title} failed{where}:\n{end}" if end else f"{title} failed and said nothing{where}"
 
@@ -53,9 +58,21 @@ class Failures:
 
 def last_lines(log: Path | None) -> str:
     """The end of a text log, indented; empty where there is none."""
+    return _indented(_lines(log)[-LAST_LINES:])
+
+
+def cluster_lines(log: Path) -> str:
+    """What Slurm itself wrote last into the log of its job: a limit, a signal, a request that cannot be met."""
+    return _indented([line for line in _lines(log) if line.startswith(SLURM)][-LAST_LINES:])
+
+
+def _lines(log: Path | None) -> list[str]:
     try:
         text = "" if log is None else log.read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return ""
-    lines = [line for line in text.splitlines() if line.strip()]
-    return "\n".join(f"  {line}" for line in lines[-LAST_LINES:])
+        return []
+    return [line for line in text.splitlines() if line.strip()]
+
+
+def _indented(lines: list[str]) -> str:
+    return "\n".join(f"  {line}" for line in lines)

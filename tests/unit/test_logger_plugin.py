@@ -63,6 +63,18 @@ def test_a_job_without_a_log_and_one_with_an_empty_log_are_told_too(tmp_path: Pa
     assert failures.add(3, "Train", []) == "Train failed and said nothing"
 
 
+def test_what_slurm_says_of_a_job_stands_beside_its_own_words(tmp_path: Path) -> None:
+    own, slurm = tmp_path / "block-0.log", tmp_path / "8.log"
+    own.touch()
+    refused = "srun: error: Unable to create step for job {}: More processors requested than permitted"
+    slurm.write_text(f"Building DAG of jobs...\n{refused.format(8)}\nExiting because a job failed\n")
+    failures = Failures()
+    logs = [str(own), str(tmp_path / "log.jsonl"), str(slurm)]
+    assert failures.add(1, "Profile", logs) == f"Profile failed ({own}):\n  {refused.format(8)}"
+    slurm.write_text(refused.format(9))
+    assert failures.add(1, "Profile", logs) is None, "the same, of the next attempt"
+
+
 def test_a_sweep_whose_every_run_fails_does_not_flood_the_terminal() -> None:
     failures = Failures()
     told = [failures.add(number, f"Train b at seed {number}", []) for number in range(1000)]

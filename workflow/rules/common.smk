@@ -45,21 +45,27 @@ session = Session()
 CONTAINED = DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method
 """Whether jobs run in the image: where Snakemake is told to use containers, else they run on the host."""
 
-ALL_CORES = workflow.resource_settings.cores or max(arm.execution.threads for arm in EXPERIMENT.arms.values())
-"""Of this machine, for jobs that have it to themselves; a cluster gives them a node of their own instead."""
+ON_CLUSTER = workflow.remote_exec or not workflow.local_exec
+"""Whether jobs run on other nodes; there `workflow.remote_exec`."""
+
+MOST_THREADS = max(arm.execution.threads for arm in EXPERIMENT.arms.values())
+ALL_CORES = MOST_THREADS if ON_CLUSTER else workflow.resource_settings.cores or MOST_THREADS
+"""For jobs that have this machine to themselves; a cluster gives them a node of their own instead."""
 
 IMAGE = place(Recipe(EXPERIMENT.image.chosen)) if CONTAINED else None
 if CONTAINED:
     names_lock(os.environ, IMAGE.lock)
     confine(os.environ)
 
-# `stage NAME …` runs an entry point with the package of this checkout, by this interpreter or the image's. -P: scripts do not
-# hide modules of the same name. Braces are doubled because Snakemake formats the prefix.
+# `stage NAME …` becomes an entry point, run with the package of this checkout by this interpreter or the image's: no shell is
+# left between Snakemake and the job that a signal could end first. -P: scripts do not hide modules of the same name. Braces
+# are doubled because Snakemake formats the prefix.
 SOURCES, SCRIPTS = (shlex.quote(f"{workflow.basedir}/{folder}") for folder in ("src", "workflow/scripts"))
 PYTHON = "python3" if CONTAINED else shlex.quote(sys.executable)
 shell.prefix(
     f"export PYTHONPATH={SOURCES}; "
-    f'stage() {{{{ local name=$1; shift; {PYTHON} -P {SCRIPTS}/"$name".py "$@"; }}}}; '
+    f'stage() {{{{ local name=$1; shift; [ -z "${{{{SLURM_JOB_ID:-}}}}" ] || echo "Slurm job $SLURM_JOB_ID"; '
+    f'exec {PYTHON} -P {SCRIPTS}/"$name".py "$@"; }}}}; '
 )
 
 

@@ -1,4 +1,4 @@
-# A block takes all cores, so that nothing else of this workflow runs beside a measurement.
+# A block takes all cores, or on a cluster a node of its own, so that nothing else runs beside a measurement.
 rule profile:
     input:
         needs_image(),
@@ -12,6 +12,8 @@ rule profile:
         "logs/{experiment}/profile/block-{block}.log",
     retries: 1
     threads: ALL_CORES
+    resources:
+        slurm_extra="--exclusive",
     params:
         stage=stage_params("profile", settings=profile_settings(), module_root=module_roots(*MODEL_SOURCES)),
     message:

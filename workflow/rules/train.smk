@@ -9,8 +9,12 @@ rule train:
     log:
         text="logs/{experiment}/train/{arm}/seed-{seed}.log",
         events="results/{experiment}/runs/{arm}/seed-{seed}/train/log.jsonl",
-    retries: 1
+    retries: 3
     threads: by_arm(lambda arm: arm.execution.threads)
+    resources:
+        # Minutes. A training that needs longer goes on from its checkpoint, which it writes when Slurm warns it.
+        runtime=240,
+        slurm_extra="--signal=USR1@120",
     params:
         stage=by_arm(
             lambda arm: stage_params("train", settings=arm, module_root=module_roots(arm.model.source))

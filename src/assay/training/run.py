@@ -22,6 +22,7 @@ from assay.environment import capture, code
 from assay.models.build import build
 from assay.models.sources import source_files
 from assay.records import (
+    ASKED_TO_END,
     Log,
     Measurement,
     Outcome,
@@ -56,7 +57,7 @@ class Run:
 
 
 class StopRequest:
-    """Whether somebody asked this process to end, and by which signal."""
+    """Whether somebody asked this process to end, and by which signal first."""
 
     def __init__(self) -> None:
         self.number: int | None = None
@@ -67,7 +68,7 @@ class StopRequest:
     @contextmanager
     def listening(self) -> Iterator[None]:
         def note(number: int, _: object) -> None:
-            self.number = number
+            self.number = self.number or number
 
         before = {number: signal.signal(number, note) for number in STOP_SIGNALS}
         try:
@@ -89,7 +90,8 @@ def train(run: Run) -> int:
             _train(run, stop)
         except Interrupted:
             assert stop.number is not None
-            print(f"{run.output}: asked to end by signal {stop.number}; the same command goes on from here")
+            asked = ASKED_TO_END.format(signal=stop.number)
+            print(f"{run.output}: {asked}; the same command goes on from here")
             return 128 + stop.number
     return 0
 

@@ -1,0 +1,1 @@
+"""What Assay asks of a cluster that schedules with Slurm."""

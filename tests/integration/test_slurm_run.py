@@ -1,0 +1,276 @@
+"""Experiments on the two-node cluster, in the image: to the end, and through everything that ends a job."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
+
+from project import TINY, Project, copy_project
+from slurm_cluster import MISSING, Cluster
+
+from assay.config.bases import Base
+
+CONFIGURATION = Path("/etc/slurm/slurm.conf")
+"""Where Slurm's programs look when no variable tells them: the executor drops all of Slurm's variables."""
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(bool(MISSING), reason=f"install {' '.join(MISSING)}"),
+    pytest.mark.skipif(os.getuid() != 0, reason=f"only root may write {CONFIGURATION}"),
+]
+
+SLOW = """
+import os, time
+from torch import nn
+
+class Slow(nn.Sequential):
+    def forward(self, images):
+        if self.training and "SLURM_JOB_ID" in os.environ:
+            time.sleep({seconds})
+        return super().forward(images)
+
+def net(num_classes, in_channels, image_size):
+    size = in_channels * image_size**2
+    return Slow(nn.Flatten(), nn.Linear(size, 32), nn.ReLU(), nn.Dropout(0.2), nn.Linear(32, num_classes))
+"""
+RUN = "results/tiny/runs/slow/seed-0"
+RECORD = f"{RUN}/train/record.json"
+
+
+class Site(Project):
+    """A project whose jobs go to the cluster and run in the image."""
+
+    cluster: Cluster
+
+    def command(self, *arguments: str) -> list[str]:
+        return [
+            *(sys.executable, "-m", "snakemake", "--configfile", "tiny.yaml", "--profile", "slurm"),
+            *("--slurm-init-seconds-before-status-checks", "2", *arguments),
+        ]
+
+    def environment(self) -> dict[str, str]:
+        return super().environment() | self.cluster.environment
+
+    def start(self, *arguments: str) -> "subprocess.Popen[str]":
+        with (self.folder / "snakemake.out").open("w") as output:
+            return subprocess.Popen(
+                self.command(*arguments),
+                cwd=self.folder,
+                env=self.environment(),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+
+    def said(self) -> str:
+        return (self.folder / "snakemake.out").read_text() + self.logs() + self.slurm_logs()
+
+    def slurm_logs(self) -> str:
+        logs = sorted((self.folder / ".snakemake" / "slurm_logs").rglob("*.log"))
+        return "\n".join(f"--- {path}\n{path.read_text()[-3000:]}" for path in logs)
+
+    def events(self) -> list[dict[str, Any]]:
+        path = self.folder / RUN / "train" / "log.jsonl"
+        if not path.exists():
+            return []
+        lines = path.read_text().splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def job(self) -> str:
+        """The Slurm job that trains now."""
+        found = re.search(r"Slurm job (\d+)", (self.folder / "logs/tiny/train/slow/seed-0.log").read_text())
+        assert found
+        return found[1]
+
+    def wait_for_steps(self, seconds: float = 90) -> str:
+        """The Slurm job that trains, once it has."""
+        trained = len([event for event in self.events() if event["event"] == "step"])
+        self.cluster.wait_until(
+            lambda: len([event for event in self.events() if event["event"] == "step"]) > trained + 4, seconds
+        )
+        return self.job()
+
+    def finish(self, process: "subprocess.Popen[str]", seconds: float = 240) -> dict[str, Any]:
+        """The training's record, once the whole command is through."""
+        try:
+            assert process.wait(seconds) == 0, self.said()
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise AssertionError(self.said()) from None
+        record: dict[str, Any] = json.loads((self.folder / RECORD).read_text())
+        return record
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    if CONFIGURATION.exists():
+        pytest.skip(f"{CONFIGURATION} is there: this machine has a Slurm of its own")
+    CONFIGURATION.parent.mkdir(exist_ok=True)
+    with Cluster(tmp_path_factory.mktemp("slurm"), cpus=4, memory_mb=16000) as cluster:
+        CONFIGURATION.symlink_to(cluster.environment["SLURM_CONF"])
+        try:
+            yield cluster
+        finally:
+            CONFIGURATION.unlink()
+
+
+@pytest.fixture
+def site(
+    tmp_path: Path, cluster: Cluster, images: Path, base: Base, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Site]:
+    monkeypatch.setenv("ASSAY_IMAGES", str(images))
+    site = Site(copy_project(tmp_path).folder)
+    site.cluster = cluster
+    (site.folder / "slurm").symlink_to("profiles/slurm")
+    site.write(TINY | {"image": {"reference": base.reference}})
+    yield site
+    cluster.run("scancel", "--user", str(os.getuid()))
+    cluster.wait_until(lambda: not cluster.run("squeue", "--noheader"), 60)
+
+
+@pytest.fixture
+def slow(site: Site) -> Site:
+    """A training that takes long on the cluster, and half a second elsewhere."""
+    return slowed(site, 0.1)
+
+
+def slowed(site: Site, seconds: float) -> Site:
+    (site.folder / "own.py").write_text(SLOW.format(seconds=seconds))
+    arms = {"slow": {"model": {"source": "own:net"}}, "mlp": {"model": {"source": "builtin:mlp"}}}
+    written = yaml.safe_load((site.folder / "tiny.yaml").read_text())
+    experiment = written | {"arms": arms, "training": TINY["training"] | {"epochs": 10}}
+    site.write(experiment)
+    return site
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The weights of the same training on the host, at one go."""
+    project = copy_project(tmp_path_factory.mktemp("host"))
+    (project.folder / "own.py").write_text(SLOW.format(seconds=0))
+    arms = {"slow": {"model": {"source": "own:net"}}, "mlp": {"model": {"source": "builtin:mlp"}}}
+    project.write(TINY | {"arms": arms, "training": TINY["training"] | {"epochs": 10}})
+    project.run(RECORD)
+    record = json.loads((project.folder / RECORD).read_text())
+    assert not record["resumed"]
+    return str(record["weights_sha256"])
+
+
+def test_an_experiment_goes_through_the_cluster_to_its_verdict(site: Site) -> None:
+    output = site.run()
+    assert "Report: " in output
+    records = sorted(site.results.glob("runs/*/*/*/record.json"))
+    assert len(records) == 8
+    for path in records:
+        assert json.loads(path.read_text())["environment"]["image"] is not None
+    host = copy_project(site.folder / "host")
+    host.run("--until", "train")
+    assert weights(site) == weights(host), "host, image and cluster train the same"
+
+
+def weights(project: Project) -> dict[str, str]:
+    records = sorted(project.results.glob("runs/*/*/train/record.json"))
+    found = {
+        str(path.relative_to(project.results)): json.loads(path.read_text())["weights_sha256"]
+        for path in records
+    }
+    assert len(found) == 4
+    return found
+
+
+def check_resumed(record: dict[str, Any], site: Site, uninterrupted: str) -> None:
+    assert record["outcome"] == "completed" and record["resumed"] and record["attempts"] >= 2
+    assert record["weights_sha256"] == uninterrupted
+    assert record["metrics"]["train_seconds"]["value"] is None, "it was not measured as one run"
+    events = site.events()
+    assert [event["event"] for event in events].count("finished") == 1
+    assert [event["event"] for event in events].count("resumed") == record["attempts"] - 1
+    epochs = [event["epoch"] for event in events if event["event"] == "epoch"]
+    assert epochs == sorted(set(epochs)), "no epoch is there twice"
+
+
+def test_the_sites_profile_is_written_from_what_is_there_and_runs(slow: Site, cluster: Cluster) -> None:
+    def look(*options: str) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-m", "assay", "slurm-profile", *options]
+        variables = slow.environment()
+        return subprocess.run(command, cwd=slow.folder, env=variables, capture_output=True, text=True)
+
+    port = cluster.ports["controller"]
+    done = look("--reach", f"127.0.0.1:{port}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "partition main (default): 4 CPUs, 16000 MiB, 2 GPUs a node, no time limit" in done.stdout
+    assert "accounts: assay" in done.stdout and "accounting: runs" in done.stdout
+    assert re.search(r"node \S+ of urgent: /\S+/apptainer, reaches the network", done.stdout)
+    profile = yaml.safe_load((slow.folder / "profiles/site/config.yaml").read_text())
+    assert profile["default-resources"]["slurm_account"] == "assay"
+    assert profile["software-deployment-method"] == ["apptainer"]
+    again = look()
+    assert again.returncode == 2 and "is there already; --force writes over it" in again.stderr
+    nowhere = look("--force", "--reach", "127.0.0.1:1")
+    assert nowhere.returncode == 1 and "does not reach the network" in nowhere.stdout
+    output = slow.run("--profile", "profiles/site", "--", "results/tiny/data/manifest.json")
+    assert "Unable to guess SLURM account" not in output
+
+
+def test_a_profile_of_the_users_own_is_not_shadowed_without_a_word(site: Site) -> None:
+    own = site.folder / "home/.config/snakemake/slurm"
+    own.mkdir(parents=True)
+    (own / "config.yaml").write_text("jobs: 1\n")
+    said = site.run("--dry-run")
+    assert f"profile slurm: of this folder, not your own; for that, write --profile {own}" in said
+
+
+def test_a_time_limit(site: Site, uninterrupted: str) -> None:
+    slowed(site, 0.5)
+    process = site.start(
+        "--set-resources", "train:runtime=1", "train:slurm_extra=--signal=USR1@40", "--", RECORD
+    )
+    first = site.wait_for_steps()
+    record = site.finish(process)
+    check_resumed(record, site, uninterrupted)
+    assert site.job() == first, "Slurm took the same job up again"
+    assert "asked to end by signal 10" not in site.logs(), "the log is the last attempt's"
+
+
+def test_scancel(slow: Site, uninterrupted: str) -> None:
+    process = slow.start(RECORD)
+    first = slow.wait_for_steps()
+    slow.cluster.run("scancel", first)
+    record = slow.finish(process)
+    check_resumed(record, slow, uninterrupted)
+    assert slow.job() != first, "Snakemake submitted another job"
+
+
+def test_preemption(slow: Site, uninterrupted: str) -> None:
+    process = slow.start(RECORD)
+    first = slow.wait_for_steps()
+    slow.cluster.run(
+        "sbatch", "--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=sleep 2"
+    )
+    record = slow.finish(process)
+    check_resumed(record, slow, uninterrupted)
+    assert slow.job() == first, "Slurm took the same job up again"
+
+
+def test_a_node_that_dies(slow: Site, uninterrupted: str) -> None:
+    process = slow.start(RECORD)
+    first = slow.wait_for_steps()
+    node = slow.cluster.run("squeue", "--noheader", f"--job={first}", "--format=%N").strip()
+    slow.cluster.kill_node(node)
+    slow.cluster.run("scontrol", "update", f"nodename={node}", "state=down", "reason=died")
+    try:
+        record = slow.finish(process)
+    finally:
+        slow.cluster.revive_node(node)
+    check_resumed(record, slow, uninterrupted)
+    assert slow.job() == first, "Slurm took the same job up again, and no other was submitted beside it"
