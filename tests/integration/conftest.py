@@ -1,11 +1,14 @@
 """What takes long to make, made once: a registry with a base, and images from it."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from oci_registry import MISSING, Registry, base_layout
+from slurm_cluster import MISSING as MISSING_FOR_SLURM
+from slurm_cluster import Cluster
 
 from assay.config.bases import Base
 from assay.image.build import build
@@ -13,6 +16,8 @@ from assay.image.recipe import CONTAINERS, Place, Recipe
 
 FAST = "-comp zstd -Xcompression-level 1"
 """How tests pack images: in a fifth of the time, a little larger."""
+SLURM_CONF = Path("/etc/slurm/slurm.conf")
+"""Where Slurm's programs look when no variable tells them: Snakemake's executor drops all of Slurm's variables."""
 SMALL = ("idna", "typing-extensions")
 
 
@@ -56,3 +61,19 @@ def images(base: Base, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("images")
     build(Recipe(base), folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Two nodes that Snakemake's executor finds; they have more CPUs than this machine."""
+    if MISSING_FOR_SLURM:
+        pytest.skip(f"install {' '.join(MISSING_FOR_SLURM)}")
+    if os.getuid() != 0 or SLURM_CONF.exists():
+        pytest.skip(f"{SLURM_CONF} is not ours to write: no root, or a Slurm of this machine's own")
+    SLURM_CONF.parent.mkdir(exist_ok=True)
+    with Cluster(tmp_path_factory.mktemp("slurm"), cpus=8, memory_mb=32000) as cluster:
+        SLURM_CONF.symlink_to(cluster.environment["SLURM_CONF"])
+        try:
+            yield cluster
+        finally:
+            SLURM_CONF.unlink()

@@ -75,7 +75,7 @@ SchedulerType=sched/backfill
 SchedulerParameters=sched_interval=1,bf_interval=1,batch_sched_delay=0
 ReturnToService=2
 JobRequeue=1
-MinJobAge=30
+MinJobAge=300
 KillWait=2
 UnkillableStepTimeout=10
 PreemptType=preempt/partition_prio

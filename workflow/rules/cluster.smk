@@ -1,6 +1,7 @@
 # What running on a cluster takes beside the rules.
 from snakemake.cli import get_appdirs
 
+from assay.slurm.executor import see_cancelled_jobs
 from assay.slurm.requeue import requeue_when_interrupted
 from assay.slurm.shadow import named_profiles, shadowed
 
@@ -16,6 +17,9 @@ def unfinished():
 
 if workflow.remote_exec:
     requeue_when_interrupted(unfinished)
+
+if ON_CLUSTER and workflow.is_main_process:
+    see_cancelled_jobs()
 
 if workflow.is_main_process:
     own = [Path(get_appdirs().user_config_dir), Path(get_appdirs().site_config_dir)]

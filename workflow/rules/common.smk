@@ -48,6 +48,9 @@ CONTAINED = DeploymentMethod.APPTAINER in workflow.deployment_settings.deploymen
 ON_CLUSTER = workflow.remote_exec or not workflow.local_exec
 """Whether jobs run on other nodes; there `workflow.remote_exec`."""
 
+RETRIES = 0 if workflow.remote_exec else 3 if ON_CLUSTER else 1
+"""Of jobs that the machine can fail. The process that submits a job tries it again, not the one on the node as well."""
+
 MOST_THREADS = max(arm.execution.threads for arm in EXPERIMENT.arms.values())
 ALL_CORES = MOST_THREADS if ON_CLUSTER else workflow.resource_settings.cores or MOST_THREADS
 """For jobs that have this machine to themselves; a cluster gives them a node of their own instead."""

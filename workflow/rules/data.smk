@@ -7,7 +7,7 @@ rule prepare_data:
         manifest="results/{experiment}/data/manifest.json",
     log:
         "logs/{experiment}/prepare_data.log",
-    retries: 1
+    retries: RETRIES
     threads: 1
     params:
         stage=stage_params("data", settings=EXPERIMENT.data, module_root=module_roots(EXPERIMENT.data.source)),

@@ -10,7 +10,7 @@ rule evaluate:
         predictions="results/{experiment}/runs/{arm}/seed-{seed}/evaluate/predictions.parquet",
     log:
         "logs/{experiment}/evaluate/{arm}/seed-{seed}.log",
-    retries: 1
+    retries: RETRIES
     threads: by_arm(lambda arm: arm.execution.threads)
     params:
         stage=by_arm(

@@ -10,7 +10,7 @@ rule profile:
         ),
     log:
         "logs/{experiment}/profile/block-{block}.log",
-    retries: 1
+    retries: RETRIES
     threads: ALL_CORES
     resources:
         slurm_extra="--exclusive",

@@ -9,7 +9,7 @@ rule train:
     log:
         text="logs/{experiment}/train/{arm}/seed-{seed}.log",
         events="results/{experiment}/runs/{arm}/seed-{seed}/train/log.jsonl",
-    retries: 3
+    retries: RETRIES
     threads: by_arm(lambda arm: arm.execution.threads)
     resources:
         # Minutes. A training that needs longer goes on from its checkpoint, which it writes when Slurm warns it.

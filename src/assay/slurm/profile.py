@@ -11,6 +11,8 @@ MOST_JOBS = 500
 """Submitted at a time, where the site sets no bound."""
 DEFAULT_MINUTES = 60
 DEFAULT_MEMORY_MB = 4000
+LONGEST_POLL = 180
+"""Seconds between two questions about jobs, at the most."""
 PARTITIONS = "partitions.yaml"
 
 
@@ -46,8 +48,7 @@ def profile_text(site: Site, partitions_file: str) -> str:
         settings["slurm-partition-config"] = partitions_file
     if has_container(site):
         settings["software-deployment-method"] = ["apptainer"]
-    if not site.accounting:
-        settings["slurm-status-command"] = "squeue"
+    settings["slurm-status-command"] = "sacct" if site.accounting else "squeue"
     head = f"# Cluster {site.cluster}, Slurm {site.version}: written {now()[:10]} by `assay slurm-profile`.\n"
     return head + yaml.safe_dump(settings, sort_keys=False)
 
@@ -100,8 +101,14 @@ def advice(site: Site) -> Advice:
         )
     if not site.accounting:
         notes.append(
-            "accounting does not run here (sacct fails): states are asked of squeue, which forgets jobs after MinJobAge"
+            "accounting does not run here (sacct fails): states are asked of squeue, which knows a job for "
+            f"{site.remembered_seconds} s after its end"
         )
+        if site.remembered_seconds < LONGEST_POLL:
+            problems.append(
+                f"without accounting, jobs that end are forgotten before the executor asks again (up to {LONGEST_POLL} s): "
+                f"ask the site for MinJobAge of {LONGEST_POLL} s or more"
+            )
     untried = [
         each.name for each in site.partitions if each.name not in {node.partition for node in site.nodes}
     ]

@@ -52,7 +52,8 @@ class Site:
     accounting: bool
     accounts: tuple[str, ...]
     most_jobs: int | None
-    most_array_tasks: int | None
+    remembered_seconds: int
+    """How long Slurm's controller, and so squeue, knows a job that has ended."""
     partitions: tuple[Partition, ...]
     container: str | None
     """Apptainer's program on this node."""
@@ -81,14 +82,13 @@ def look() -> Site:
         raise SlurmError(
             f"cluster {config.get('ClusterName')}: no partition is up that takes jobs of this user"
         )
-    array = config.get("MaxArraySize", "")
     return Site(
         cluster=config.get("ClusterName") or "cluster",
         version=config.get("SLURM_VERSION") or "unknown",
         accounting=works("sacct", "--allocations", "--noheader", "--starttime=now"),
         accounts=accounts,
         most_jobs=most_jobs,
-        most_array_tasks=int(array) - 1 if array.isdigit() else None,
+        remembered_seconds=number(config.get("MinJobAge", "0").split()[0]),
         partitions=tuple(found),
         container=next(filter(None, map(shutil.which, CONTAINERS)), None),
         module=container_module(),

@@ -32,7 +32,7 @@ admin|8|16000|(null)
 def site(**changes: object) -> Site:
     found = partitions(DESCRIBED, NODES, ["vision"])
     whole = Site(
-        "hal", "23.11", True, ("vision", "audio"), None, 1000, tuple(found), "/usr/bin/apptainer", None
+        "hal", "23.11", True, ("vision", "audio"), None, 300, tuple(found), "/usr/bin/apptainer", None
     )
     return replace(whole, **changes)  # type: ignore[arg-type]
 
@@ -85,7 +85,7 @@ def test_the_profile_names_what_the_site_has() -> None:
     assert profile["software-deployment-method"] == ["apptainer"]
     assert profile["default-resources"]["slurm_account"] == "vision"
     assert profile["slurm-partition-config"] == "profiles/site/partitions.yaml"
-    assert "slurm-status-command" not in profile and "set-resources" not in profile
+    assert profile["slurm-status-command"] == "sacct" and "set-resources" not in profile
     limits = yaml.safe_load(partitions_text(site()))["partitions"]
     assert limits["gpu"] == {
         "max_mem_mb": 64000,
@@ -108,6 +108,8 @@ def test_a_site_without_accounting_or_apptainer_and_with_short_limits() -> None:
     told = advice(poor)
     assert any("jobs run on the host" in problem for problem in told.problems)
     assert any("sacct fails" in note for note in told.notes)
+    assert not any("forgotten" in problem for problem in told.problems)
+    assert any("forgotten" in problem for problem in advice(replace(poor, remembered_seconds=30)).problems)
     assert any("no job started there in time: short" in note for note in told.notes)
 
 
