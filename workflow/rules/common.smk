@@ -45,8 +45,9 @@ session = Session()
 CONTAINED = DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method
 """Whether jobs run in the image: where Snakemake is told to use containers, else they run on the host."""
 
-ON_CLUSTER = workflow.remote_exec or not workflow.local_exec
-"""Whether jobs run on other nodes; there `workflow.remote_exec`."""
+ON_CLUSTER = workflow.remote_exec or workflow.resource_settings.nodes is not None
+"""Whether jobs run on other nodes; there `workflow.remote_exec`. Snakemake tells the executor only after this was read, but
+counts jobs (`--jobs`) where others run them, and cores where it does."""
 
 RETRIES = 0 if workflow.remote_exec else 3 if ON_CLUSTER else 1
 """Of jobs that the machine can fail. The process that submits a job tries it again, not the one on the node as well."""
