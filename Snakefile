@@ -10,9 +10,9 @@ if not workflow.overwrite_configfiles:
 
 
 include: "workflow/rules/common.smk"
-include: "workflow/rules/cluster.smk"
 include: "workflow/rules/guards.smk"
 include: "workflow/rules/image.smk"
+include: "workflow/rules/cluster.smk"
 include: "workflow/rules/health.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"

@@ -11,7 +11,7 @@ import yaml
 from slurm_cluster import Cluster
 
 REPOSITORY = Path(__file__).parents[2]
-JOBS, TOGETHER = 500, 25
+JOBS, TOGETHER = 500, 5
 
 SNAKEFILE = """
 rule all:

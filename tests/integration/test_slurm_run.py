@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from safetensors.torch import load_file
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
@@ -131,7 +132,10 @@ def slowed(site: Site, seconds: float) -> Site:
     (site.folder / "own.py").write_text(SLOW.format(seconds=seconds))
     arms = {"slow": {"model": {"source": "own:net"}}, "mlp": {"model": {"source": "builtin:mlp"}}}
     written = yaml.safe_load((site.folder / "tiny.yaml").read_text())
-    experiment = written | {"arms": arms, "training": TINY["training"] | {"epochs": 10}}
+    experiment = written | {
+        "arms": arms,
+        "training": TINY["training"] | {"epochs": 10, "checkpoint_seconds": 1},
+    }
     site.write(experiment)
     return site
 
@@ -142,7 +146,9 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> str:
     project = copy_project(tmp_path_factory.mktemp("host"))
     (project.folder / "own.py").write_text(SLOW.format(seconds=0))
     arms = {"slow": {"model": {"source": "own:net"}}, "mlp": {"model": {"source": "builtin:mlp"}}}
-    project.write(TINY | {"arms": arms, "training": TINY["training"] | {"epochs": 10}})
+    project.write(
+        TINY | {"arms": arms, "training": TINY["training"] | {"epochs": 10, "checkpoint_seconds": 1}}
+    )
     project.run(RECORD)
     record = json.loads((project.folder / RECORD).read_text())
     assert not record["resumed"]
@@ -257,3 +263,31 @@ def test_a_node_that_dies(slow: Site, uninterrupted: str) -> None:
         slow.cluster.revive_node(node)
     check_resumed(record, slow, uninterrupted)
     assert slow.job() == first, "Slurm took the same job up again, and no other was submitted beside it"
+
+
+def test_two_nodes_train_one_run(site: Site) -> None:
+    experiment = yaml.safe_load((site.folder / "tiny.yaml").read_text())
+    site.write(
+        experiment | {"arms": {name: arm | {"execution": {"nodes": 2}} for name, arm in TINY["arms"].items()}}
+    )
+    record = "results/tiny/runs/mlp/seed-0/train/record.json"
+    site.run("--", record)
+    together = json.loads((site.folder / record).read_text())
+    assert together["outcome"] == "completed" and together["environment"]["image"] is not None
+    assert len(together["details"]["ranks"]) == 2
+    host = copy_project(site.folder / "host")
+    host.write(
+        TINY | {"arms": {name: {"execution": {"nodes": 2}} | arm for name, arm in TINY["arms"].items()}}
+    )
+    refused = host.snakemake("--dry-run")
+    assert refused.returncode != 0 and "execution.nodes: 2 needs a cluster" in refused.stderr
+    host.write(TINY)
+    host.run("--", record)
+    alone = json.loads((host.folder / record).read_text())
+    assert together["batches_sha256"] == alone["batches_sha256"], "the same examples"
+    here, there = (
+        load_file(project.folder / record.replace("record.json", "model.safetensors"))
+        for project in (host, site)
+    )
+    for name, weight in here.items():
+        assert (weight - there[name]).abs().max() < 1e-5, name

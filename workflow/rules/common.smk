@@ -49,6 +49,23 @@ ON_CLUSTER = workflow.remote_exec or workflow.resource_settings.nodes is not Non
 """Whether jobs run on other nodes; there `workflow.remote_exec`. Snakemake tells the executor only after this was read, but
 counts jobs (`--jobs`) where others run them, and cores where it does."""
 
+
+def gpus(arm):
+    """Of a training, on each of its nodes. An arm that takes what there is (`device: auto`) asks a cluster for none."""
+    return arm.execution.devices if arm.execution.device == "cuda" else 0
+
+
+MOST_GPUS = max(map(gpus, EXPERIMENT.arms.values()))
+NODES = max(arm.execution.nodes for arm in EXPERIMENT.arms.values())
+if NODES > 1 and not ON_CLUSTER:
+    raise WorkflowError(
+        f"{EXPERIMENT_FILE}: execution.nodes: {NODES} needs a cluster (snakemake --profile slurm); on this machine write nodes: 1"
+    )
+if any(arm.execution.nodes != NODES for arm in EXPERIMENT.arms.values()):
+    raise WorkflowError(
+        f"{EXPERIMENT_FILE}: execution.nodes: all arms of an experiment train on as many nodes; write nodes: {NODES} for all"
+    )
+
 RETRIES = 0 if workflow.remote_exec else 3 if ON_CLUSTER else 1
 """Of jobs that the machine can fail. The process that submits a job tries it again, not the one on the node as well."""
 
@@ -57,20 +74,22 @@ ALL_CORES = MOST_THREADS if ON_CLUSTER else workflow.resource_settings.cores or 
 """For jobs that have this machine to themselves; a cluster gives them a node of their own instead."""
 
 IMAGE = place(Recipe(EXPERIMENT.image.chosen)) if CONTAINED else None
+IMAGE_FILE = None if IMAGE is None else str(IMAGE.sif)
 if CONTAINED:
     names_lock(os.environ, IMAGE.lock)
     confine(os.environ)
 
 # `stage NAME …` becomes an entry point, run with the package of this checkout by this interpreter or the image's: no shell is
-# left between Snakemake and the job that a signal could end first. -P: scripts do not hide modules of the same name. Braces
+# left between Snakemake and the job that a signal could end first. LAUNCH stands before it (`on_nodes THREADS`). -P: scripts do not hide modules of the same name. Braces
 # are doubled because Snakemake formats the prefix.
 SOURCES, SCRIPTS = (shlex.quote(f"{workflow.basedir}/{folder}") for folder in ("src", "workflow/scripts"))
 PYTHON = "python3" if CONTAINED else shlex.quote(sys.executable)
-shell.prefix(
-    f"export PYTHONPATH={SOURCES}; "
+PREFIX = (
+    f"export PYTHONPATH={SOURCES}; LAUNCH=(); "
     f'stage() {{{{ local name=$1; shift; [ -z "${{{{SLURM_JOB_ID:-}}}}" ] || echo "Slurm job $SLURM_JOB_ID"; '
-    f'exec {PYTHON} -P {SCRIPTS}/"$name".py "$@"; }}}}; '
+    f'exec "${{{{LAUNCH[@]}}}}" {PYTHON} -P {SCRIPTS}/"$name".py "$@"; }}}}; '
 )
+shell.prefix(PREFIX)
 
 
 wildcard_constraints:

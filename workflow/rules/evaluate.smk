@@ -12,6 +12,8 @@ rule evaluate:
         "logs/{experiment}/evaluate/{arm}/seed-{seed}.log",
     retries: RETRIES
     threads: by_arm(lambda arm: arm.execution.threads)
+    resources:
+        gpu=by_arm(lambda arm: min(1, gpus(arm))),
     params:
         stage=by_arm(
             lambda arm: stage_params("evaluate", settings=arm, module_root=module_roots(arm.model.source))

@@ -6,6 +6,8 @@ rule check_health:
     log:
         "logs/{experiment}/check_health.log",
     threads: 1
+    resources:
+        gpu=min(1, MOST_GPUS),
     params:
         # Not the code: a better check of a node is no reason to train again. (An `ancient` edge to it would hide every other
         # reason that jobs behind it have to run.)

@@ -5,7 +5,7 @@ if CONTAINED:
         [Path(workflow.basedir), IMAGE.folder.parent, *own_folders()],
     )
 
-    container: str(IMAGE.sif)
+    container: IMAGE_FILE
 
     rule build_image:
         output:

@@ -13,6 +13,7 @@ rule profile:
     retries: RETRIES
     threads: ALL_CORES
     resources:
+        gpu=min(1, MOST_GPUS),
         slurm_extra="--exclusive",
     params:
         stage=stage_params("profile", settings=profile_settings(), module_root=module_roots(*MODEL_SOURCES)),

@@ -10,12 +10,12 @@ rule train:
         text="logs/{experiment}/train/{arm}/seed-{seed}.log",
         events="results/{experiment}/runs/{arm}/seed-{seed}/train/log.jsonl",
     retries: RETRIES
-    threads: by_arm(lambda arm: arm.execution.threads * arm.execution.devices)
     resources:
+        **SPANNING,
         # Minutes. A training that needs longer goes on from its checkpoint, which it writes when Slurm warns it.
         runtime=240,
         slurm_extra="--signal=USR1@120",
-        gpu=by_arm(lambda arm: arm.execution.devices if arm.execution.device == "cuda" else 0),
+        gpu=by_arm(lambda arm: gpus(arm) if NODES == 1 else 0),
     params:
         stage=by_arm(
             lambda arm: stage_params("train", settings=arm, module_root=module_roots(arm.model.source))
@@ -23,5 +23,10 @@ rule train:
     message:
         "Train {wildcards.arm} at seed {wildcards.seed}"
     shell:
-        "stage train --experiment {wildcards.experiment} --arm {wildcards.arm} --seed {wildcards.seed} "
+        "on_nodes {threads}; stage train --experiment {wildcards.experiment} --arm {wildcards.arm} --seed {wildcards.seed} "
         "{params.stage[arguments]} --manifest {input.data} --record {output.record} > {log.text} 2>&1"
+
+
+if NODES > 1:
+    # Each node enters the image by itself.
+    workflow.get_rule("train").container_img = None
