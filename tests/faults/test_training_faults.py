@@ -1,84 +1,17 @@
 """Trainings that are killed, asked to end, doubled, or find damaged checkpoints."""
 
 import json
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
+from training_processes import SETTINGS, digits, essence, finish, lines, start, wait_for_checkpoint
 
-from assay.config.schema import Data
-from assay.data.prepare import prepare
 from assay.records import Record
 
-REPOSITORY = Path(__file__).parents[2]
-SETTINGS: dict[str, Any] = {
-    "model": {"source": "builtin:cnn", "options": {"width": 8, "dropout": 0.3}},
-    "augmentation": {"crop_padding": 1, "mixup": 0.2},
-    "training": {
-        "epochs": 12,
-        "batch_size": 32,
-        "accumulate": 2,
-        "ema_decay": 0.9,
-        "checkpoint_seconds": 0.05,
-        "optimizer": {"name": "adamw", "learning_rate": 0.01},
-    },
-}
-
-
-@pytest.fixture(scope="module")
-def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("digits")
-    prepare(Data(source="digits"), folder, module_roots=[])
-    return folder
-
-
-def start(folder: Path, digits: Path, settings: dict[str, Any] = SETTINGS) -> "subprocess.Popen[str]":
-    script = REPOSITORY / "workflow" / "scripts" / "train.py"
-    names = ["--experiment", "e", "--arm", "a", "--seed", "0", "--settings", json.dumps(settings)]
-    folders = [
-        "--manifest",
-        str(digits / "manifest.json"),
-        "--record",
-        str(folder / "train" / "record.json"),
-    ]
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY / "src")}
-    environment.pop("ASSAY_FORKSERVER", None)
-    return subprocess.Popen(
-        [sys.executable, "-P", str(script), *names, *folders],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def finish(folder: Path, digits: Path, settings: dict[str, Any] = SETTINGS) -> Record:
-    running = start(folder, digits, settings)
-    output, _ = running.communicate(timeout=120)
-    assert running.returncode == 0, output
-    return Record.read(folder / "train" / "record.json")
-
-
-def essence(record: Record) -> tuple[object, ...]:
-    history = [{k: v for k, v in entry.items() if k != "seconds"} for entry in record.details["history"]]
-    return record.weights_sha256, record.batches_sha256, record.details["chosen_epoch"], history
-
-
-def lines(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "train" / "log.jsonl").read_text().splitlines()]
-
-
-def wait_for_checkpoint(folder: Path, running: "subprocess.Popen[str]") -> None:
-    end = time.monotonic() + 60
-    while not (folder / "checkpoint" / "state.pt").exists():
-        assert running.poll() is None and time.monotonic() < end
-        time.sleep(0.01)
+__all__ = ["digits"]
 
 
 @pytest.fixture(scope="module")

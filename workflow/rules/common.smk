@@ -52,7 +52,7 @@ counts jobs (`--jobs`) where others run them, and cores where it does."""
 RETRIES = 0 if workflow.remote_exec else 3 if ON_CLUSTER else 1
 """Of jobs that the machine can fail. The process that submits a job tries it again, not the one on the node as well."""
 
-MOST_THREADS = max(arm.execution.threads for arm in EXPERIMENT.arms.values())
+MOST_THREADS = max(arm.execution.threads * arm.execution.devices for arm in EXPERIMENT.arms.values())
 ALL_CORES = MOST_THREADS if ON_CLUSTER else workflow.resource_settings.cores or MOST_THREADS
 """For jobs that have this machine to themselves; a cluster gives them a node of their own instead."""
 
@@ -129,7 +129,10 @@ def by_arm(function):
 
 def profile_settings():
     """What a profile depends on: settings that change no cost are left out, so that they rerun none."""
-    costless = {"training": {"epochs", "schedule", "label_smoothing", "select", "checkpoint_seconds"}}
+    costless = {
+        "training": {"epochs", "schedule", "label_smoothing", "select", "checkpoint_seconds"},
+        "execution": {"devices", "nodes"},
+    }
     arms = {name: arm.model_dump(mode="json", exclude=costless) for name, arm in EXPERIMENT.arms.items()}
     for arm in arms.values():
         del arm["training"]["optimizer"]["learning_rate"]

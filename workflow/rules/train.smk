@@ -10,11 +10,12 @@ rule train:
         text="logs/{experiment}/train/{arm}/seed-{seed}.log",
         events="results/{experiment}/runs/{arm}/seed-{seed}/train/log.jsonl",
     retries: RETRIES
-    threads: by_arm(lambda arm: arm.execution.threads)
+    threads: by_arm(lambda arm: arm.execution.threads * arm.execution.devices)
     resources:
         # Minutes. A training that needs longer goes on from its checkpoint, which it writes when Slurm warns it.
         runtime=240,
         slurm_extra="--signal=USR1@120",
+        gpu=by_arm(lambda arm: arm.execution.devices if arm.execution.device == "cuda" else 0),
     params:
         stage=by_arm(
             lambda arm: stage_params("train", settings=arm, module_root=module_roots(arm.model.source))

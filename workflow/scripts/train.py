@@ -16,6 +16,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--module-root", type=Path, nargs="+", default=[Path()], help="where modules are sought"
     )
+    parser.add_argument("--rank", action="store_true", help="be one process of a run on several devices")
     arguments = parser.parse_args(argv)
 
     from assay.config.schema import Arm
@@ -32,6 +33,15 @@ def main(argv: list[str] | None = None) -> int:
         module_roots=arguments.module_root,
     )
     try:
+        if arguments.rank:
+            from assay.training.worker import work
+
+            work(run)
+        if run.settings.execution.processes > 1:
+            from assay.training.launch import launch
+
+            command = [sys.executable, "-P", __file__, *(sys.argv[1:] if argv is None else argv), "--rank"]
+            return launch(run, command)
         return train(run)
     except (ValueError, OSError) as error:
         print(f"train: {arguments.arm}, seed {arguments.seed}: {error}", file=sys.stderr)

@@ -26,7 +26,7 @@ def check(file: Path, *, results: Path, full: bool = False) -> str:
         _head(experiment),
         _differing(experiment),
         _shared(experiment),
-        _plan(estimate(experiment, results)),
+        _plan(estimate(experiment, results), _devices(experiment)),
         "\n".join(f"warning: {text}" for text in warnings(experiment)),
     ]
     return "\n\n".join(block for block in blocks if block)
@@ -44,7 +44,7 @@ def coloured(text: str) -> "Text":
     return shown
 
 
-_LABELS = ("arms", "factors", "data", "seeds", "metrics", "alike", "jobs", "time")
+_LABELS = ("arms", "factors", "data", "seeds", "metrics", "alike", "jobs", "devices", "time")
 
 
 def _head(experiment: Experiment) -> str:
@@ -114,9 +114,25 @@ def _in_words(arm: Arm) -> dict[str, str]:
     }
 
 
-def _plan(plan: Estimate) -> str:
+def _devices(experiment: Experiment) -> str:
+    """How many devices a job asks for."""
+    shapes: dict[tuple[int, int], list[str]] = {}
+    for name, arm in experiment.arms.items():
+        shapes.setdefault((arm.execution.devices, arm.execution.nodes), []).append(name)
+    if set(shapes) == {(1, 1)}:
+        return "1 a job"
+    told = []
+    for (devices, nodes), names in shapes.items():
+        total = f"{devices * nodes} a training" + (
+            f" ({devices} on each of {nodes} nodes)" if nodes > 1 else ""
+        )
+        told.append(total if len(shapes) == 1 else f"{total} of {', '.join(names)}")
+    return f"{'; '.join(told)}; 1 for every other job"
+
+
+def _plan(plan: Estimate, devices: str) -> str:
     jobs = ", ".join(f"{count} {rule}" for rule, count in plan.jobs.items())
-    lines = [f"jobs      {sum(plan.jobs.values())}: {jobs}"]
+    lines = [f"jobs      {sum(plan.jobs.values())}: {jobs}", f"devices   {devices}"]
     work = f"{plan.trainings} trainings, {plan.epochs} epochs in all"
     if plan.training_seconds is None:
         lines.append(f"time      {work}; how long one takes is known once each arm has finished one")

@@ -213,6 +213,9 @@ class _Reader:
         if isinstance(rest.get("seeds"), list):
             for seed in _repeated(rest["seeds"]):
                 self._add(("seeds",), f"{short(seed)} stands twice", "a seed counts once: write each once")
+        for name, arm in arms.items():
+            if wrong := arm.unshared_batch:
+                self._add(self._place(("training", "batch_size"), ("arms", name)), *wrong)
         self._check_metrics(rest)
         self._check_image(rest.get("image"))
         if not isinstance(factors, list) or not all(isinstance(factor, str) for factor in factors):

@@ -171,8 +171,21 @@ class Execution(Section):
         default=True, description="Only deterministic algorithms: the same run gives the same bits."
     )
     threads: int = Field(
-        default=1, ge=1, description="CPU threads of a run; also what the scheduler reserves."
+        default=1,
+        ge=1,
+        description="CPU threads of a process; the scheduler reserves that many for each of a run's devices.",
     )
+    devices: int = Field(
+        default=1,
+        ge=1,
+        description="Devices of a node that train one run together, each its share of every batch.",
+    )
+    nodes: int = Field(default=1, ge=1, description="Nodes that train one run together; several need Slurm.")
+
+    @property
+    def processes(self) -> int:
+        """Of a training: one per device."""
+        return self.devices * self.nodes
 
 
 class Arm(Section):
@@ -184,6 +197,20 @@ class Arm(Section):
     )
     training: Training = Field(default=Training(), description="How it is trained.")
     execution: Execution = Field(default=Execution(), description="How the arithmetic is done.")
+
+    @property
+    def unshared_batch(self) -> tuple[str, str] | None:
+        """What is wrong, and what to write, where the processes of a training cannot share a batch evenly."""
+        size, processes = self.training.batch_size, self.execution.processes
+        if size % processes == 0:
+            return None
+        below, above = size // processes * processes, -(-size // processes) * processes
+        fitting = " or ".join(f"`batch_size: {number}`" for number in (below, above) if number)
+        shape = f"{self.execution.devices} devices x {self.execution.nodes} nodes"
+        return (
+            f"{size} is not a multiple of {processes} ({shape}), which share every batch",
+            f"write {fitting}",
+        )
 
 
 class Data(Section):

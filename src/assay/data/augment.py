@@ -9,7 +9,7 @@ Order: flip, crop (padded or resized), normalise, resize, erase, mix.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from hashlib import sha256
 from typing import Any
 
@@ -56,6 +56,15 @@ class Draws:
                 digest.update(f"{field.name}{value.shape}".encode())
                 digest.update(value.tobytes())
         return digest.digest()
+
+    def of(self, rows: Integers) -> "Draws":
+        """The draws for some images of the batch; what holds for the whole batch stays."""
+        own = {
+            name: value[rows]
+            for name in ("flips", "offsets", "crops", "erased")
+            if (value := getattr(self, name)) is not None
+        }
+        return replace(self, **own)
 
 
 NOTHING = Draws()

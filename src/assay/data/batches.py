@@ -3,6 +3,9 @@
 The random choices come from the streams of the run alone and are made on the CPU; pixels are gathered,
 changed and normalised as whole batches on the device. On a GPU a split that fits in a third of the free
 memory is kept there; a larger one is gathered on the CPU by a thread that is two batches ahead.
+
+Several processes that train one model share each batch: every one draws for the whole batch and makes its own
+rows of it, so that the batch and its digest do not depend on their number.
 """
 
 import warnings
@@ -26,7 +29,7 @@ Indices = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Batch:
-    """One batch, on the device. It owns its memory."""
+    """One batch, or a process's share of one, on the device. It owns its memory."""
 
     images: Tensor
     """float32 [B, C, H, W], normalised."""
@@ -37,7 +40,7 @@ class Batch:
     indices: Indices
     """int64 [B]: positions of the examples in the split."""
     digest: bytes
-    """SHA-256 over the indices and every draw: equal for arms that are paired."""
+    """SHA-256 over the whole batch's indices and draws: equal for arms that are paired."""
 
 
 class Batches:
@@ -45,7 +48,7 @@ class Batches:
 
     mean, std: per channel in [0, 1] units. image_size: side to which images are resized, from the central
     square where the stored image is not square; None: as stored. resident: whether all images are kept on
-    the device; None: on a GPU where they fit.
+    the device; None: on a GPU where they fit. rank, ranks: which share of each batch is made here, of how many.
     """
 
     def __init__(
@@ -59,11 +62,14 @@ class Batches:
         image_size: int | None = None,
         channels_last: bool = False,
         resident: bool | None = None,
+        rank: int = 0,
+        ranks: int = 1,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size: {batch_size}; write 1 or more")
         self.device = torch.device(device)
         self.batch_size = min(batch_size, len(split))
+        self._rank, self._ranks, self._share = rank, ranks, max(1, self.batch_size // ranks)
         self.count = len(split)
         self._images = _as_tensor(split.images)
         self._labels = torch.from_numpy(np.array(split.labels)).to(self.device)
@@ -89,7 +95,11 @@ class Batches:
     def epoch(
         self, seed: int, epoch: int, augmentation: Augmentation, *, classes: int, first_step: int = 0
     ) -> Iterator[Batch]:
-        """One epoch in the run's own order, from `first_step` on; a last partial batch is dropped."""
+        """One epoch in the run's own order, from `first_step` on; a last partial batch is dropped.
+
+        Raises: ValueError for a batch that its processes cannot share evenly.
+        """
+        rows = self._rows(before=bool(augmentation.mixup or augmentation.cutmix))
         order = stream(seed, "order", epoch).permutation(self.count)
 
         def indices(step: int) -> Indices:
@@ -99,15 +109,35 @@ class Batches:
             return draw(augmentation, self.batch_size, *self._stored, seed=seed, epoch=epoch, step=step)
 
         steps = range(first_step, self.steps_per_epoch)
-        return self._serve(steps, indices, drawn, augmentation.crop_padding, classes)
+        return self._serve(steps, indices, drawn, augmentation.crop_padding, classes, rows)
+
+    def _rows(self, *, before: bool) -> Indices | None:
+        """Which images of a batch are made here; None: all.
+
+        before: put the image before them first, as their first one is mixed with it. The first image's is the last.
+        """
+        if self._ranks == 1:
+            return None
+        if self.batch_size % self._ranks:
+            raise ValueError(
+                f"training.batch_size: a batch has {self.batch_size} images ({self.count} are there), which {self._ranks} "
+                f"processes cannot share; write `batch_size: {self.batch_size // self._ranks * self._ranks or self._ranks}`, "
+                "or fewer `execution.devices`"
+            )
+        first = self._rank * self._share
+        return np.arange(first - before, first + self._share) % self.batch_size
 
     def sequential(self) -> Iterator[Batch]:
-        """All examples once, in order and unchanged; the last batch may be smaller."""
+        """All examples once, in order and unchanged; the last batch may be smaller.
+
+        Several processes take turns: together they get every example once.
+        """
 
         def indices(step: int) -> Indices:
-            return np.arange(step * self.batch_size, min((step + 1) * self.batch_size, self.count))
+            return np.arange(step * self._share, min((step + 1) * self._share, self.count))
 
-        return self._serve(range(-(-self.count // self.batch_size)), indices, lambda _: NOTHING, 0, 0)
+        steps = range(self._rank, -(-self.count // self._share), self._ranks)
+        return self._serve(steps, indices, lambda _: NOTHING, 0, 0, None)
 
     def _serve(
         self,
@@ -116,20 +146,26 @@ class Batches:
         drawn: Callable[[int], Draws],
         padding: int,
         classes: int,
+        rows: Indices | None,
     ) -> Iterator[Batch]:
         def gather(step: int) -> tuple[Indices, Tensor]:
             chosen = indices(step)
-            return chosen, self._gather(chosen)
+            return chosen, self._gather(chosen if rows is None else chosen[rows])
 
         for step, (chosen, images) in zip(steps, self._ahead(gather, steps), strict=True):
             draws = drawn(step)
+            digest = draws.digest(chosen)
+            if rows is not None:
+                chosen, draws = chosen[rows], draws.of(rows)
             images = flip_and_crop(images.to(self.device, non_blocking=True), draws, padding)
             images = self._finish(images, draws)
             labels = self._labels.index_select(0, torch.from_numpy(chosen).to(self.device))
             targets = None
             if draws.mixup is not None or draws.cutmix is not None:
                 images, targets = mix(images, labels, draws, classes, self._stored)
-            yield Batch(images, labels, targets, chosen, draws.digest(chosen))
+                if rows is not None:  # the first one only served the second
+                    images, labels, targets, chosen = images[1:], labels[1:], targets[1:], chosen[1:]
+            yield Batch(images, labels, targets, chosen, digest)
 
     def _ahead(
         self, gather: Callable[[int], tuple[Indices, Tensor]], steps: range

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from typing import Any
@@ -20,6 +21,7 @@ from assay.training.ema import EMA
 from assay.training.execution import autocast, compiled
 from assay.training.optimizers import build_optimizer, set_learning_rate
 from assay.training.outcomes import Diverged
+from assay.training.ranks import ALONE, Ranks
 from assay.training.schedule import factor
 
 LOG_SECONDS = 0.2
@@ -27,12 +29,12 @@ LOG_SECONDS = 0.2
 
 
 class Interrupted(Exception):
-    """Somebody asked the run to end; a checkpoint has been written."""
+    """Somebody asked the run to end; a checkpoint has been written. Its argument is the signal's number."""
 
 
 @dataclass
 class Position:
-    """How far a run is. Everything here goes into a checkpoint."""
+    """How far a run is. Everything here goes into a checkpoint; the two sums are the rank's own."""
 
     epoch: int = 0
     step: int = 0
@@ -48,7 +50,10 @@ class Position:
 
 
 class Loop:
-    """One run from its position to its end. `best_weights` are those of the chosen epoch, on the CPU."""
+    """One run from its position to its end. `best_weights` are those of the chosen epoch, on the CPU of rank 0.
+
+    stop_requested: the number of the signal that asked this process to end; 0 if none did.
+    """
 
     def __init__(
         self,
@@ -61,7 +66,8 @@ class Loop:
         validation: Batches,
         checkpoints: Checkpoints,
         log: Log,
-        stop_requested: Callable[[], bool],
+        stop_requested: Callable[[], int],
+        ranks: Ranks = ALONE,
     ) -> None:
         self.model = model
         self.settings = settings.training
@@ -70,9 +76,9 @@ class Loop:
         self.seed, self.classes = seed, classes
         self.training, self.validation = training, validation
         self.checkpoints, self.log, self.stop_requested = checkpoints, log, stop_requested
-        self.device = training.device
+        self.device, self.ranks = training.device, ranks
         self.optimizer = build_optimizer(model, self.settings.optimizer)
-        self.forward = compiled(model, self.execution, self.device)
+        self.forward = ranks.parallel(compiled(model, self.execution, self.device), self.device)
         self.ema = EMA(model, self.settings.ema_decay) if self.settings.ema_decay else None
         scaled = self.execution.precision == "fp16" and self.device.type == "cuda"
         self.scaler = GradScaler(self.device.type, enabled=scaled)
@@ -103,24 +109,34 @@ class Loop:
         )
         for batch in batches:
             ends_group = (at.step + 1) % self.settings.accumulate == 0 or at.step + 1 == steps
-            loss, logits = self._backward(batch, self._group_size(at.step, steps))
+            with nullcontext() if ends_group else self.ranks.apart(self.forward):
+                loss, logits = self._backward(batch, self._group_size(at.step, steps))
             if ends_group:
                 self._update()
             with torch.no_grad():
                 loss_sum += loss * len(batch.labels)
                 correct += (logits.argmax(1) == batch.labels).sum()
-            at.seen += len(batch.labels)
+            at.seen += self.training.batch_size
             at.digest = sha256(at.digest.encode() + batch.digest).hexdigest()
             at.step += 1
             at.seconds = before + time.monotonic() - began
-            now = time.monotonic()
-            if at.step in (1, steps) or now - self._last_line > LOG_SECONDS:
-                self._last_line = now
-                self._log_step(float(loss), float(loss_sum), int(correct))
-            if ends_group and self._checkpoint_due(now):
+            line, checkpoint, stop = self._due()
+            if line or at.step in (1, steps):
+                self._last_line = time.monotonic()
+                self._log_step(*self.ranks.sum(float(loss), float(loss_sum), int(correct)))
+            if ends_group and (checkpoint or stop):
                 at.loss_sum, at.correct = float(loss_sum), int(correct)
-                self._checkpoint()
+                self._checkpoint(stop)
         at.loss_sum, at.correct = float(loss_sum), int(correct)
+
+    def _due(self) -> list[int]:
+        """Whether a line and a checkpoint are due by the clock of rank 0, and the signal that any rank got; 0: not."""
+        now, timed = time.monotonic(), self.ranks.first
+        return self.ranks.most(
+            timed and now - self._last_line > LOG_SECONDS,
+            timed and now - self._last_checkpoint >= self.settings.checkpoint_seconds,
+            self.stop_requested(),
+        )
 
     def _group_size(self, step: int, steps: int) -> int:
         """How many steps share the update that this step belongs to; the last group may be smaller."""
@@ -154,8 +170,9 @@ class Loop:
             self.ema.update()
         at.updates += 1
 
-    def _log_step(self, loss: float, loss_sum: float, correct: int) -> None:
-        at = self.position
+    def _log_step(self, losses: float, loss_sum: float, correct: float) -> None:
+        """Each summed over the ranks. Raises: Diverged."""
+        at, loss = self.position, losses / self.ranks.size
         self.log.write(
             "step",
             step=at.epoch * self.training.steps_per_epoch + at.step,
@@ -182,12 +199,13 @@ class Loop:
         at = self.position
         model = self.model if self.ema is None else self.ema.model
         loss, accuracy = self._measure(model)
+        loss_sum, correct = self.ranks.sum(at.loss_sum, at.correct)
         entry: dict[str, float | int] = {
             "epoch": at.epoch,
             "step": (at.epoch + 1) * self.training.steps_per_epoch,
             "learning_rate": self.optimizer.param_groups[0]["lr"],
-            "train_loss": at.loss_sum / at.seen,
-            "train_accuracy": at.correct / at.seen,
+            "train_loss": loss_sum / at.seen,
+            "train_accuracy": correct / at.seen,
             "validation_loss": loss,
             "validation_accuracy": accuracy,
             "seconds": at.seconds,
@@ -208,7 +226,7 @@ class Loop:
         at.history.append(entry)
         if self.settings.select == "last" or at.best is None or (accuracy, -loss) > at.best:
             at.best, at.best_epoch = (accuracy, -loss), at.epoch
-            self.best_weights = weights_of(model)
+            self.best_weights = weights_of(model) if self.ranks.first else {}
 
     @torch.no_grad()
     def _measure(self, model: nn.Module) -> tuple[float, float]:
@@ -221,24 +239,33 @@ class Loop:
                 logits = model(batch.images).float()
             loss_sum += cross_entropy(logits, batch.labels, reduction="sum")
             correct += (logits.argmax(1) == batch.labels).sum()
-        return float(loss_sum) / self.validation.count, int(correct) / self.validation.count
-
-    def _checkpoint_due(self, now: float) -> bool:
-        return self.stop_requested() or now - self._last_checkpoint >= self.settings.checkpoint_seconds
+        losses, hits = self.ranks.sum(float(loss_sum), int(correct))
+        return losses / self.validation.count, hits / self.validation.count
 
     def _maybe_checkpoint(self) -> None:
-        if self.position.epoch < self.settings.epochs and self._checkpoint_due(time.monotonic()):
-            self._checkpoint()
+        if self.position.epoch < self.settings.epochs:
+            _, checkpoint, stop = self._due()
+            if checkpoint or stop:
+                self._checkpoint(stop)
 
-    def _checkpoint(self) -> None:
-        self.checkpoints.save(self.state())
+    def _checkpoint(self, stop: int) -> None:
+        """Raises: Interrupted where `stop` is a signal, once rank 0 has written."""
+        each = self.ranks.gather(self._own_state())
+        if self.ranks.first:
+            self.checkpoints.save(self.state(each))
         self._last_checkpoint = time.monotonic()
         self.log.write("checkpoint", epoch=self.position.epoch, step=self.position.step)
-        if self.stop_requested():
+        if stop:
             self.log.flush()
-            raise Interrupted
+            self.ranks.wait()
+            raise Interrupted(stop)
 
-    def state(self) -> dict[str, Any]:
+    def _own_state(self) -> dict[str, Any]:
+        """What differs between ranks."""
+        at = self.position
+        return {"random": random_state(self.device), "loss_sum": at.loss_sum, "correct": at.correct}
+
+    def state(self, each: list[dict[str, Any]]) -> dict[str, Any]:
         return {
             "position": asdict(self.position),
             "model": self.model.state_dict(),
@@ -246,7 +273,7 @@ class Loop:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "best_weights": self.best_weights,
-            "random": random_state(),
+            "ranks": each,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -260,7 +287,9 @@ class Loop:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.best_weights = state["best_weights"]
-        restore_random_state(state["random"])
+        own = state["ranks"][self.ranks.rank]
+        self.position.loss_sum, self.position.correct = own["loss_sum"], own["correct"]
+        restore_random_state(own["random"], self.device)
 
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:

@@ -1,13 +1,15 @@
 """One run, from settings to record: set up, train or go on, write weights and record."""
 
+import os
 import random
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +29,7 @@ from assay.records import (
     Measurement,
     Outcome,
     Record,
+    RecordError,
     canonical_json,
     now,
     sha256_file,
@@ -34,10 +37,12 @@ from assay.records import (
     write_atomically,
 )
 from assay.sources import stage_sha256
+from assay.training.batch_norm import over_all_ranks
 from assay.training.checkpoint import Checkpoints, sole_writer
 from assay.training.execution import apply, place
 from assay.training.loop import Interrupted, Loop
 from assay.training.outcomes import Diverged, first_line, out_of_memory
+from assay.training.ranks import ALONE, Ranks
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
@@ -57,13 +62,13 @@ class Run:
 
 
 class StopRequest:
-    """Whether somebody asked this process to end, and by which signal first."""
+    """The signal by which somebody first asked this process to end; 0: nobody did."""
 
     def __init__(self) -> None:
-        self.number: int | None = None
+        self.number = 0
 
-    def __call__(self) -> bool:
-        return self.number is not None
+    def __call__(self) -> int:
+        return self.number
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -85,14 +90,25 @@ def train(run: Run) -> int:
     too: that is its result. Returns the exit status: 0, or 128 + the signal that asked the run to end.
     """
     stop = StopRequest()
-    with stop.listening(), sole_writer(run.checkpoint.parent / ".lock"):
+    with stop.listening():
+        return train_as(run, ALONE, stop)
+
+
+def train_as(
+    run: Run, ranks: Ranks, stop: StopRequest, begun: Callable[[dict[str, Any]], None] = lambda _: None
+) -> int:
+    """The same as one of several processes: rank 0 writes, and memory that runs out is raised for all to end.
+
+    begun: is told by rank 0 what a record needs to know if another process has to write it.
+    """
+    with sole_writer(run.checkpoint.parent / ".lock") if ranks.first else nullcontext():
         try:
-            _train(run, stop)
-        except Interrupted:
-            assert stop.number is not None
-            asked = ASKED_TO_END.format(signal=stop.number)
-            print(f"{run.output}: {asked}; the same command goes on from here")
-            return 128 + stop.number
+            _train(run, ranks, stop, begun)
+        except Interrupted as interruption:
+            number = int(interruption.args[0])
+            if ranks.first:
+                print(f"{run.output}: asked to end by signal {number}; the same command goes on from here")
+            return 128 + number
     return 0
 
 
@@ -109,18 +125,31 @@ class _Ending:
         return self.loop if self.outcome == "completed" else None
 
 
-def _train(run: Run, stop: StopRequest) -> None:
+def _train(run: Run, ranks: Ranks, stop: StopRequest, begun: Callable[[dict[str, Any]], None]) -> None:
     started, began = now(), time.monotonic()
     device = apply(run.settings.execution)
     spec = spec_of(run.settings)
     data_sha256 = sha256_file(run.data / MANIFEST)
     origin = code("train", source_files(run.settings.model.source, run.module_roots))
+    execution = run.settings.execution
     fingerprint = _fingerprint(run, spec, data_sha256, origin.user_sources, device)
-    checkpoints = Checkpoints(run.checkpoint, fingerprint)
-    ending = _run_loop(run, device, checkpoints, stop)
+    checkpoints = Checkpoints(run.checkpoint, fingerprint, (execution.devices, execution.nodes))
+    environment = capture(threads=execution.threads, device=device)
+    own = environment.model_dump(mode="json", include={"host", "device"})
+    places = ranks.gather({"rank": ranks.rank, **own})
+    saved, checkpoints.attempt = ranks.from_first(
+        (checkpoints.load() if ranks.first else None, checkpoints.attempt)
+    )
+    if ranks.first:
+        about = {"attempts": checkpoints.attempt, "environment": environment.model_dump(mode="json")}
+        begun(about | {"ranks": places})
+    ending = _run_loop(run, ranks, device, checkpoints, saved, stop)
+    if not ranks.first:
+        return
     resumed = checkpoints.attempt > 1
     seconds = None if resumed else time.monotonic() - began
     weights = {} if ending.completed is None else ending.completed.best_weights
+    details = {} if ending.loop is None else _details(ending.loop)
     record = Record(
         stage="train",
         experiment=run.experiment,
@@ -134,38 +163,38 @@ def _train(run: Run, stop: StopRequest) -> None:
         spec_sha256=sha256_text(canonical_json(spec)),
         data_sha256=data_sha256,
         batches_sha256=None if ending.loop is None else ending.loop.position.digest or None,
-        weights_sha256=_write_weights(weights, run.output / "model.safetensors"),
+        weights_sha256=write_weights(weights, run.output / "model.safetensors"),
         code=origin,
-        environment=capture(threads=run.settings.execution.threads, device=device),
+        environment=environment,
         metrics=_metrics(ending.completed, seconds, resumed=resumed),
-        details={} if ending.loop is None else _details(ending.loop),
+        details=details if ranks.size == 1 else details | {"ranks": places},
         resumed=resumed,
         attempts=checkpoints.attempt,
-        warnings=checkpoints.warnings,
+        warnings=checkpoints.warnings + earlier_failures(run),
     )
     record.write(run.output / "record.json")
     checkpoints.remove()
 
 
-def _run_loop(run: Run, device: torch.device, checkpoints: Checkpoints, stop: StopRequest) -> _Ending:
+def _run_loop(
+    run: Run,
+    ranks: Ranks,
+    device: torch.device,
+    checkpoints: Checkpoints,
+    saved: dict[str, Any] | None,
+    stop: StopRequest,
+) -> _Ending:
     """Begin or go on, to the end or to the arm's own failure. Raises: Interrupted."""
-    saved = checkpoints.load()
-    events = run.output / "log.jsonl"
-    if saved is None:
+    events = run.output / "log.jsonl" if ranks.first else Path(os.devnull)
+    if saved is None and ranks.first:
         events.unlink(missing_ok=True)
-    identity: dict[str, str | int] = {
-        "experiment": run.experiment,
-        "arm": run.arm,
-        "seed": run.seed,
-        "stage": "train",
-    }
     loop = None
-    with Log(events, identity=identity, attempt=checkpoints.attempt) as log:
+    with Log(events, identity=identity(run), attempt=checkpoints.attempt) as log:
         for warning in checkpoints.warnings:
             print(warning, file=sys.stderr)
             log.write("warning", message=warning)
         try:
-            loop = _loop(run, device, checkpoints, log, stop)
+            loop = _loop(run, ranks, device, checkpoints, log, stop)
             if saved is not None:
                 loop.restore(saved)
             log.write(
@@ -174,27 +203,49 @@ def _run_loop(run: Run, device: torch.device, checkpoints: Checkpoints, stop: St
                 epochs=run.settings.training.epochs,
                 steps_per_epoch=loop.training.steps_per_epoch,
                 device=str(device),
+                ranks=ranks.size,
             )
             loop.run()
             ending = _Ending(loop)
         except Diverged as error:
             ending = _Ending(loop, "diverged", str(error))
         except (MemoryError, RuntimeError) as error:
-            if not out_of_memory(error):
+            if ranks.size > 1 or not out_of_memory(error):
                 raise
             ending = _Ending(loop, "out_of_memory", first_line(error))
         log.write("finished", outcome=ending.outcome, message=ending.message)
     return ending
 
 
+def identity(run: Run) -> dict[str, str | int]:
+    """What every line of a run's log begins with."""
+    return {"experiment": run.experiment, "arm": run.arm, "seed": run.seed, "stage": "train"}
+
+
+def failure_file(run: Run) -> Path:
+    """The record of the last attempt that a dead process ended; it is no result, and Snakemake does not know it."""
+    return run.output / "failure.json"
+
+
+def earlier_failures(run: Run) -> list[str]:
+    """What ended an earlier attempt at this very run."""
+    try:
+        record = Record.read(failure_file(run))
+    except RecordError:
+        return []
+    same = record.spec_sha256 == sha256_text(canonical_json(spec_of(run.settings)))
+    return [f"an earlier attempt failed: {record.message}"] if same else []
+
+
 def _fingerprint(
     run: Run, spec: dict[str, object], data_sha256: str, user_sources: dict[str, str], device: torch.device
 ) -> str:
-    """Everything that decides a run; how often it is saved does not."""
+    """Everything that decides a run; how often it is saved does not, and on how many devices is looked at apart."""
     training = run.settings.training.model_dump(mode="json", exclude={"checkpoint_seconds"})
+    execution = run.settings.execution.model_dump(mode="json", exclude={"devices", "nodes"})
     decisive = {
         "experiment": [run.experiment, run.arm, run.seed],
-        "spec": spec | {"training": training},
+        "spec": spec | {"training": training, "execution": execution},
         "data": data_sha256,
         "code": [stage_sha256("train"), sorted(user_sources.values())],
         "torch": torch.__version__,
@@ -203,7 +254,9 @@ def _fingerprint(
     return sha256_text(canonical_json(decisive))
 
 
-def _loop(run: Run, device: torch.device, checkpoints: Checkpoints, log: Log, stop: StopRequest) -> Loop:
+def _loop(
+    run: Run, ranks: Ranks, device: torch.device, checkpoints: Checkpoints, log: Log, stop: StopRequest
+) -> Loop:
     store = open_store(run.data)
     manifest, settings = store.manifest, run.settings
     classes = len(manifest.classes)
@@ -215,6 +268,8 @@ def _loop(run: Run, device: torch.device, checkpoints: Checkpoints, log: Log, st
         module_roots=run.module_roots,
     )
     model = place(model, settings.execution, device)
+    if ranks.size > 1:
+        over_all_ranks(model)
 
     def batches(split: str) -> Batches:
         return Batches(
@@ -225,9 +280,11 @@ def _loop(run: Run, device: torch.device, checkpoints: Checkpoints, log: Log, st
             std=manifest.std,
             image_size=settings.model.image_size,
             channels_last=settings.execution.channels_last,
+            rank=ranks.rank,
+            ranks=ranks.size,
         )
 
-    seed_globally(run.seed)
+    seed_globally(run.seed, ranks.rank)
     return Loop(
         model,
         settings,
@@ -238,18 +295,22 @@ def _loop(run: Run, device: torch.device, checkpoints: Checkpoints, log: Log, st
         checkpoints=checkpoints,
         log=log,
         stop_requested=stop,
+        ranks=ranks,
     )
 
 
-def seed_globally(seed: int) -> None:
-    """Seed what a model may draw from while it trains: PyTorch's, NumPy's and Python's global generators."""
-    number = stream_int(seed, "dropout")
+def seed_globally(seed: int, rank: int = 0) -> None:
+    """Seed what a model may draw from while it trains: PyTorch's, NumPy's and Python's global generators.
+
+    Ranks draw from streams of their own: the same mask for every rank's images would tie them together.
+    """
+    number = stream_int(seed, "dropout", *([rank] if rank else []))
     torch.manual_seed(number)
     np.random.seed(number % 2**32)
     random.seed(number)
 
 
-def _write_weights(weights: dict[str, Tensor], path: Path) -> str:
+def write_weights(weights: dict[str, Tensor], path: Path) -> str:
     write_atomically(path, save(weights))
     return sha256_file(path)
 
@@ -272,6 +333,11 @@ def _metrics(loop: Loop | None, seconds: float | None, *, resumed: bool) -> dict
         "train_seconds": Measurement(unit="s", value=seconds),
         "train_samples_per_second": Measurement(unit="samples/s", value=throughput),
     }
+
+
+def no_metrics() -> dict[str, Measurement]:
+    """Of a run that did not complete: nothing was measured."""
+    return _metrics(None, None, resumed=False)
 
 
 def _details(loop: Loop) -> dict[str, object]:

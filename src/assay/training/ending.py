@@ -1,0 +1,93 @@
+"""How a run on several devices ended otherwise than by completing, and what it leaves then."""
+
+import sys
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from assay.config.schema import spec_of
+from assay.data.store import MANIFEST
+from assay.environment import capture, code
+from assay.models.sources import source_files
+from assay.records import Environment, Log, Outcome, Record, canonical_json, now, sha256_file, sha256_text
+from assay.training.run import Run, earlier_failures, failure_file, identity, no_metrics, write_weights
+
+
+@dataclass(frozen=True)
+class Ending:
+    """`about`: what rank 0 said of the run when it began it."""
+
+    kind: Literal["stopped", "out_of_memory", "refused", "failed"]
+    host: str | None = None
+    message: str = ""
+    rank: int | None = None
+    process: int | None = None
+    signal: int | None = None
+    about: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        where = "" if self.rank is None else f"rank {self.rank} (process {self.process}) "
+        return f"{where}on {self.host}: {self.message}"
+
+
+def conclude(run: Run, ending: Ending | None, *, started: str, first: bool) -> int:
+    """Leave what the run leaves, which is the first node's to write; returns the exit status.
+
+    Memory that ran out on any rank is the run's result. A rank that died is none: the log and `failure.json`
+    name it, and the same command goes on from the last checkpoint.
+    """
+    if ending is None:
+        return 0
+    if ending.kind == "stopped":
+        assert ending.signal is not None
+        return 128 + ending.signal
+    if ending.kind == "refused":
+        print(f"train: {run.arm}, seed {run.seed}: {ending.message}", file=sys.stderr)
+        return 1
+    if ending.kind == "out_of_memory":
+        if first:
+            weights = write_weights({}, run.output / "model.safetensors")
+            record = _record(run, ending, "out_of_memory", started)
+            changes = {"weights_sha256": weights, "metrics": no_metrics(), "warnings": earlier_failures(run)}
+            _log(run, ending, "finished", outcome="out_of_memory")
+            record.model_copy(update=changes).write(run.output / "record.json")
+        return 0
+    print(
+        f"{run.output}: {ending.text}; the run ends, and the same command goes on from its last checkpoint",
+        file=sys.stderr,
+    )
+    if first:
+        _log(run, ending, "failed", host=ending.host, rank=ending.rank, process=ending.process)
+        _record(run, ending, "failed", started).write(failure_file(run))
+    return 1
+
+
+def _log(run: Run, ending: Ending, event: str, **fields: Any) -> None:
+    attempt = ending.about.get("attempts", 1)
+    with Log(run.output / "log.jsonl", identity=identity(run), attempt=attempt) as log:
+        log.write(event, message=ending.text, **fields)
+
+
+def _record(run: Run, ending: Ending, outcome: Outcome, started: str) -> Record:
+    spec, about = spec_of(run.settings), ending.about
+    environment = about.get("environment")
+    return Record(
+        stage="train",
+        experiment=run.experiment,
+        arm=run.arm,
+        seed=run.seed,
+        outcome=outcome,
+        message=ending.text,
+        started=started,
+        finished=now(),
+        spec=spec,
+        spec_sha256=sha256_text(canonical_json(spec)),
+        data_sha256=sha256_file(run.data / MANIFEST),
+        code=code("train", source_files(run.settings.model.source, run.module_roots)),
+        environment=capture(threads=run.settings.execution.threads, device=None)
+        if environment is None
+        else Environment.model_validate(environment),
+        details={"ranks": about.get("ranks")},
+        resumed=about.get("attempts", 1) > 1,
+        attempts=about.get("attempts", 1),
+    )
