@@ -37,8 +37,14 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start(
-    folder: Path, digits: Path, settings: dict[str, Any] = SETTINGS, **variables: str
+    folder: Path,
+    digits: Path,
+    settings: dict[str, Any] = SETTINGS,
+    *,
+    module_root: Path = Path(),
+    **variables: str,
 ) -> "subprocess.Popen[str]":
+    """The entry point, with these variables in its environment and no other of Slurm's."""
     script = REPOSITORY / "workflow" / "scripts" / "train.py"
     names = ["--experiment", "e", "--arm", "a", "--seed", "0", "--settings", json.dumps(settings)]
     folders = [
@@ -46,9 +52,15 @@ def start(
         str(digits / "manifest.json"),
         "--record",
         str(folder / "train" / "record.json"),
+        "--module-root",
+        str(module_root),
     ]
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY / "src")} | variables
-    environment.pop("ASSAY_FORKSERVER", None)
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("SLURM_") and name != "ASSAY_FORKSERVER"
+    }
+    environment = inherited | {"PYTHONPATH": str(REPOSITORY / "src")} | variables
     return subprocess.Popen(
         [sys.executable, "-P", str(script), *names, *folders],
         env=environment,
@@ -58,8 +70,10 @@ def start(
     )
 
 
-def finish(folder: Path, digits: Path, settings: dict[str, Any] = SETTINGS) -> Record:
-    running = start(folder, digits, settings)
+def finish(
+    folder: Path, digits: Path, settings: dict[str, Any] = SETTINGS, *, module_root: Path = Path()
+) -> Record:
+    running = start(folder, digits, settings, module_root=module_root)
     output, _ = running.communicate(timeout=120)
     assert running.returncode == 0, output
     return Record.read(folder / "train" / "record.json")

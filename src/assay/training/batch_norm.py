@@ -30,6 +30,7 @@ _classes: dict[type[nn.Module], type[nn.Module]] = {}
 
 
 def _shared(original: type[nn.Module]) -> type[nn.Module]:
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self: nn.Module, *inputs: Any) -> Any:
         if not self.training:
             return original.forward(self, *inputs)
@@ -58,7 +59,7 @@ def batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
-    """`torch.nn.functional.batch_norm` of the global batch. images: [B, C, ...], this rank's share."""
+    """`torch.nn.functional.batch_norm` of the global batch. images: [B, C, ...], a share as large as the others'."""
     if not training:
         return nn.functional.batch_norm(images, mean, variance, weight, bias, False, momentum, eps)
     if images.device.type == "cuda":
@@ -81,7 +82,7 @@ def _on_cpu(
     """Ioffe and Szegedy 2015; the variance from the deviations, in float32, for the sake of precision."""
     values, axes = images.float(), [0, *range(2, images.ndim)]
     shape = [1, -1] + [1] * (images.ndim - 2)
-    count = float(_total(torch.tensor(float(values.numel() // values.shape[1]))))
+    count = values.numel() // values.shape[1] * dist.get_world_size()
     centre = _total(values.sum(axes)) / count
     deviation = values - centre.view(shape)
     spread = _total(deviation.square().sum(axes)) / count

@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,10 @@ from assay.config.schema import Execution
 from assay.forkserver import VARIABLE as FORKSERVER
 from assay.records import now
 from assay.training.board import MEETING_SECONDS, Board
+from assay.training.checkpoint import sole_writer
 from assay.training.ending import Ending, conclude
 from assay.training.rendezvous import Meeting, meeting
-from assay.training.run import Run, StopRequest
+from assay.training.run import Run, StopRequest, lock
 
 _POLL_SECONDS = 0.1
 _PARTING_SECONDS = 10.0
@@ -43,17 +45,23 @@ def launch(run: Run, command: Sequence[str], environment: Mapping[str, str] = os
     """
     started = now()
     place = meeting(run.settings.execution, environment)
+    first = place.node == 0
+    stop = StopRequest()
+    with stop.listening(), sole_writer(lock(run)) if first else nullcontext():
+        board = _board(place)
+        with tempfile.TemporaryDirectory(prefix="assay-ranks-") as folder:
+            ending = _Node(run.settings.execution, place, board, stop).follow(command, folder)
+        return conclude(run, ending, started=started, first=first)
+
+
+def _board(place: Meeting) -> Board:
     try:
-        board = Board(place.host, place.port, keeper=place.node == 0)
+        return Board(place.host, place.port, keeper=place.node == 0)
     except (DistError, RuntimeError) as error:
         raise ValueError(
             f"execution.nodes: node {place.node} of {place.nodes} did not meet the others at {place.host}:{place.port}: "
             f"{str(error).splitlines()[0]}"
         ) from None
-    stop = StopRequest()
-    with stop.listening(), tempfile.TemporaryDirectory(prefix="assay-ranks-") as folder:
-        ending = _Node(run.settings.execution, place, board, stop).follow(command, folder)
-    return conclude(run, ending, started=started, first=place.node == 0)
 
 
 class _Node:
@@ -112,15 +120,18 @@ class _Node:
 
     def _hand_on(self) -> None:
         """A signal that asks the run to end goes to every rank; before they have met there is nothing to save."""
-        for rank in self.ranks:
-            if rank not in self.processes and (process := self.board.get(f"process/{rank}")) is not None:
-                self.processes[rank] = process
+        self._look_for_ranks()
         number, self.stop.number = self.stop.number, 0
         if number and self.board.get("met") is None:
             self.board.end(kind="stopped", signal=number)
             number = signal.SIGKILL
         if number:
             self._signal(number)
+
+    def _look_for_ranks(self) -> None:
+        for rank in self.ranks:
+            if rank not in self.processes and (process := self.board.get(f"process/{rank}")) is not None:
+                self.processes[rank] = process
 
     def _signal(self, number: int) -> None:
         for process in self.processes.values():
@@ -139,6 +150,8 @@ class _Node:
         """By force: a rank that waits inside a GPU's kernel for a dead one hears nothing else."""
         end = time.monotonic() + _PARTING_SECONDS
         while thread.is_alive() and time.monotonic() < end:
+            with contextlib.suppress(DistError):
+                self._look_for_ranks()
             self._signal(signal.SIGKILL)
             thread.join(_POLL_SECONDS)
 
@@ -159,9 +172,11 @@ class _Node:
         if self.place.node:
             self.board.put(f"parted/{self.place.node}")
         end = time.monotonic() + _PARTING_SECONDS
-        others = [f"parted/{node}" for node in range(1, self.place.nodes) if self.place.node == 0]
-        while not all(map(self.board.get, others)) and time.monotonic() < end:
+        silent = list(range(1, self.place.nodes)) if self.place.node == 0 else []
+        while (silent := [n for n in silent if not self.board.get(f"parted/{n}")]) and time.monotonic() < end:
             time.sleep(_POLL_SECONDS)
+        if notes is not None and notes["kind"] == "failed" and silent:
+            notes["message"] += f"; node {', '.join(map(str, silent))} does not answer any more"
         return None if notes is None else Ending(**notes, about=about)
 
 

@@ -232,6 +232,7 @@ class Loop:
     def _measure(self, model: nn.Module) -> tuple[float, float]:
         """Mean cross-entropy and accuracy on the validation split."""
         model.eval()
+        self.ranks.share_buffers(model)
         loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         correct = torch.zeros((), dtype=torch.int64, device=self.device)
         for batch in self.validation.sequential():

@@ -80,6 +80,12 @@ class Ranks:
         devices = [device.index] if device.type == "cuda" else None
         return DistributedDataParallel(model, device_ids=devices, find_unused_parameters=True)
 
+    def share_buffers(self, model: nn.Module) -> None:
+        """Let every rank have rank 0's buffers: they differ where a module keeps statistics of what it saw itself."""
+        if self.size > 1:
+            for buffer in model.buffers():
+                dist.broadcast(buffer, src=0)
+
     def apart(self, model: nn.Module) -> AbstractContextManager[Any]:
         """While gradients are only added up on each rank: the next step outside averages them."""
         return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()

@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,12 +70,17 @@ class StopRequest:
     def __call__(self) -> int:
         return self.number
 
-    @contextmanager
-    def listening(self) -> Iterator[None]:
+    def listen(self) -> dict[signal.Signals, Any]:
+        """From now on; returns the handlers that there were."""
+
         def note(number: int, _: object) -> None:
             self.number = self.number or number
 
-        before = {number: signal.signal(number, note) for number in STOP_SIGNALS}
+        return {number: signal.signal(number, note) for number in STOP_SIGNALS}
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        before = self.listen()
         try:
             yield
         finally:
@@ -90,7 +95,7 @@ def train(run: Run) -> int:
     too: that is its result. Returns the exit status: 0, or 128 + the signal that asked the run to end.
     """
     stop = StopRequest()
-    with stop.listening():
+    with stop.listening(), sole_writer(lock(run)):
         return train_as(run, ALONE, stop)
 
 
@@ -101,15 +106,19 @@ def train_as(
 
     begun: is told by rank 0 what a record needs to know if another process has to write it.
     """
-    with sole_writer(run.checkpoint.parent / ".lock") if ranks.first else nullcontext():
-        try:
-            _train(run, ranks, stop, begun)
-        except Interrupted as interruption:
-            number = int(interruption.args[0])
-            if ranks.first:
-                print(f"{run.output}: asked to end by signal {number}; the same command goes on from here")
-            return 128 + number
+    try:
+        _train(run, ranks, stop, begun)
+    except Interrupted as interruption:
+        number = int(interruption.args[0])
+        if ranks.first:
+            print(f"{run.output}: asked to end by signal {number}; the same command goes on from here")
+        return 128 + number
     return 0
+
+
+def lock(run: Run) -> Path:
+    """Held by whoever writes to the run's folder."""
+    return run.checkpoint.parent / ".lock"
 
 
 @dataclass(frozen=True)

@@ -27,9 +27,11 @@ def work(run: Run) -> NoReturn:
     rank = int(os.environ["RANK"])
     board = Board(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
     board.put(f"process/{rank}", os.getpid())
+    stop = StopRequest()
+    stop.listen()  # for good: a signal that comes again after the last checkpoint must not kill what says so
     status = 0
     try:
-        _train(run, board)
+        _train(run, board, stop)
         board.put(f"done/{rank}")
         dist.destroy_process_group()
     except Exception as error:
@@ -40,14 +42,12 @@ def work(run: Run) -> NoReturn:
     os._exit(status)  # an orderly exit could wait for a partner that is gone
 
 
-def _train(run: Run, board: Board) -> None:
-    stop = StopRequest()
-    with stop.listening():
-        ranks = join(run.settings.execution)
-        ranks.wait()
-        if ranks.first:
-            board.put("met")
-        status = train_as(run, ranks, stop, begun=lambda about: board.put("run", about))
+def _train(run: Run, board: Board, stop: StopRequest) -> None:
+    ranks = join(run.settings.execution)
+    ranks.wait()
+    if ranks.first:
+        board.put("met")
+    status = train_as(run, ranks, stop, begun=lambda about: board.put("run", about))
     if status and ranks.first:
         board.end(kind="stopped", signal=status - 128)
 
