@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from training_processes import SETTINGS, digits, essence, finish, lines, start, wait_for_checkpoint
 
-from assay.records import Record
+from assay.records import ASKED_TO_END, Record
 
 __all__ = ["digits"]
 
@@ -147,7 +147,7 @@ def test_asked_to_end_all_ranks_save_the_same_step(
     running.send_signal(number)
     output = ended(running)
     assert running.returncode == 128 + number, output
-    assert "goes on from here" in output
+    assert ASKED_TO_END.format(signal=number.value) in output
     assert lines(tmp_path)[-1]["event"] == "checkpoint"
     record = finish(tmp_path, digits, settings(checkpoint_seconds=1000))
     assert essence(record) == essence(undisturbed) and record.resumed
@@ -166,6 +166,7 @@ def test_asked_to_end_before_it_began(tmp_path: Path, digits: Path) -> None:
     running.send_signal(signal.SIGTERM)
     output = ended(running)
     assert running.returncode == 128 + signal.SIGTERM, output
+    assert ASKED_TO_END.format(signal=signal.SIGTERM.value) in output
 
 
 def test_another_number_of_devices_is_refused_and_costs_nothing(

@@ -9,7 +9,15 @@ from assay.data.store import MANIFEST
 from assay.environment import capture, code
 from assay.models.sources import source_files
 from assay.records import Environment, Log, Outcome, Record, canonical_json, now, sha256_file, sha256_text
-from assay.training.run import Run, earlier_failures, failure_file, identity, no_metrics, write_weights
+from assay.training.run import (
+    Run,
+    earlier_failures,
+    failure_file,
+    identity,
+    interrupted,
+    no_metrics,
+    write_weights,
+)
 
 
 @dataclass(frozen=True)
@@ -40,7 +48,7 @@ def conclude(run: Run, ending: Ending | None, *, started: str, first: bool) -> i
         return 0
     if ending.kind == "stopped":
         assert ending.signal is not None
-        return 128 + ending.signal
+        return interrupted(run, ending.signal) if first else 128 + ending.signal
     if ending.kind == "refused":
         print(f"train: {run.arm}, seed {run.seed}: {ending.message}", file=sys.stderr)
         return 1

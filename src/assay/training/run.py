@@ -96,24 +96,17 @@ def train(run: Run) -> int:
     """
     stop = StopRequest()
     with stop.listening(), sole_writer(lock(run)):
-        return train_as(run, ALONE, stop)
-
-
-def train_as(
-    run: Run, ranks: Ranks, stop: StopRequest, begun: Callable[[dict[str, Any]], None] = lambda _: None
-) -> int:
-    """The same as one of several processes: rank 0 writes, and memory that runs out is raised for all to end.
-
-    begun: is told by rank 0 what a record needs to know if another process has to write it.
-    """
-    try:
-        _train(run, ranks, stop, begun)
-    except Interrupted as interruption:
-        number = int(interruption.args[0])
-        if ranks.first:
-            print(f"{run.output}: asked to end by signal {number}; the same command goes on from here")
-        return 128 + number
+        try:
+            train_as(run, ALONE, stop)
+        except Interrupted as interruption:
+            return interrupted(run, int(interruption.args[0]))
     return 0
+
+
+def interrupted(run: Run, number: int) -> int:
+    """Say that the run was asked to end by a signal of this number; returns the exit status."""
+    print(f"{run.output}: {ASKED_TO_END.format(signal=number)}; the same command goes on from here")
+    return 128 + number
 
 
 def lock(run: Run) -> Path:
@@ -134,7 +127,14 @@ class _Ending:
         return self.loop if self.outcome == "completed" else None
 
 
-def _train(run: Run, ranks: Ranks, stop: StopRequest, begun: Callable[[dict[str, Any]], None]) -> None:
+def train_as(
+    run: Run, ranks: Ranks, stop: StopRequest, begun: Callable[[dict[str, Any]], None] = lambda _: None
+) -> None:
+    """Train as the only process or as one of several: rank 0 writes, and memory that runs out is raised for all to end.
+
+    begun: is told by rank 0 what a record needs to know if another process has to write it.
+    Raises: Interrupted.
+    """
     started, began = now(), time.monotonic()
     device = apply(run.settings.execution)
     spec = spec_of(run.settings)

@@ -12,6 +12,7 @@ from typing import NoReturn
 import torch.distributed as dist
 
 from assay.training.board import Board
+from assay.training.loop import Interrupted
 from assay.training.outcomes import first_line, out_of_memory
 from assay.training.ranks import join
 from assay.training.run import Run, StopRequest, train_as
@@ -47,9 +48,10 @@ def _train(run: Run, board: Board, stop: StopRequest) -> None:
     ranks.wait()
     if ranks.first:
         board.put("met")
-    status = train_as(run, ranks, stop, begun=lambda about: board.put("run", about))
-    if status and ranks.first:
-        board.end(kind="stopped", signal=status - 128)
+    try:
+        train_as(run, ranks, stop, begun=lambda about: board.put("run", about))
+    except Interrupted as interruption:
+        board.end(kind="stopped", signal=interruption.args[0])
 
 
 def _last_words(board: Board, rank: int, error: Exception) -> None:
