@@ -18,6 +18,23 @@ def test_check_tells_the_experiment(capsys: pytest.CaptureFixture[str]) -> None:
         assert words in output
 
 
+def test_check_tells_how_many_devices_a_job_asks_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    experiment = yaml.safe_load(DEFAULT.read_text())
+    assert main(["check", str(DEFAULT)]) == 0
+    assert "devices   1 a job\n" in capsys.readouterr().out
+    file = tmp_path / "e.yaml"
+    file.write_text(yaml.safe_dump(experiment | {"execution": {"devices": 4, "nodes": 2}}))
+    assert main(["check", str(file)]) == 0
+    assert "devices   8 a training (4 on each of 2 nodes); 1 for every other job" in capsys.readouterr().out
+    experiment["arms"]["cnn"]["execution"] = {"devices": 2}
+    file.write_text(yaml.safe_dump(experiment | {"factors": ["model", "execution.devices"]}, sort_keys=False))
+    assert main(["check", str(file)]) == 0
+    output = capsys.readouterr().out
+    assert "devices   1 a training of mlp; 2 a training of cnn; 1 for every other job" in output
+
+
 def test_check_full_is_the_resolved_experiment(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "--full", str(DEFAULT)]) == 0
     resolved = yaml.safe_load(capsys.readouterr().out)

@@ -90,6 +90,15 @@ def test_another_model_takes_no_options_along() -> None:
         ({"training": {"optimizer": {"learning_rate": 0.1}}}, ["training.optimizer", "`name: sgd`"]),
         ({"training": {"batch_size": 0}}, ["training.batch_size", "0", "greater than or equal to 1"]),
         ({"training": {"batch_size": "many"}}, ["training.batch_size", "'many'", "integer"]),
+        (
+            {"training": {"batch_size": 30}, "execution": {"devices": 4, "nodes": 2}},
+            [
+                "training.batch_size",
+                "30 is not a multiple of 8",
+                "write `batch_size: 24` or `batch_size: 32`",
+            ],
+        ),
+        ({"execution": {"devices": 0}}, ["execution.devices", "0", "greater than or equal to 1"]),
         ({"training": {"schedule": {"name": "cosin"}}}, ["training.schedule.name", "did you mean `cosine`?"]),
         ({"data": {"sorce": "digits"}}, ["data.sorce", "did you mean `source`?"]),
         ({"data": {"source": "digit"}}, ["data.source", "digits"]),

@@ -260,3 +260,48 @@ def test_a_constant_channel_stays_finite() -> None:
 def test_a_batch_size_below_one_is_refused() -> None:
     with pytest.raises(ValueError, match="batch_size"):
         batches(batch_size=0)
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"crop_padding": 2, "horizontal_flip": 0.5, "random_erasing": 0.7},
+        {"resized_crop": [0.3, 1.0]},
+        {"mixup": 0.4},
+        {"cutmix": 1.0, "horizontal_flip": 0.5},
+        {"crop_padding": 2, "horizontal_flip": 0.5, "random_erasing": 0.5, "mixup": 0.4, "cutmix": 1.0},
+    ],
+)
+def test_shares_put_together_are_the_batch_of_one_process(settings: dict[str, object], ranks: int) -> None:
+    augmentation = Augmentation(**settings)
+    shares = [epoch(augmentation, rank=rank, ranks=ranks) for rank in range(ranks)]
+    for number, whole in enumerate(epoch(augmentation)):
+        parts = [share[number] for share in shares]
+        assert {part.digest for part in parts} == {whole.digest}
+        assert torch.equal(torch.cat([part.images for part in parts]), whole.images)
+        assert torch.equal(torch.cat([part.labels for part in parts]), whole.labels)
+        assert np.concatenate([part.indices for part in parts]).tolist() == whole.indices.tolist()
+        assert (whole.targets is None) == all(part.targets is None for part in parts)
+        if whole.targets is not None:
+            targets = [part.targets for part in parts if part.targets is not None]
+            assert torch.equal(torch.cat(targets), whole.targets)
+
+
+def test_processes_that_take_turns_see_every_example_once() -> None:
+    for count in (1, 5, 40, 41):
+        seen = [
+            index
+            for rank in range(3)
+            for batch in batches(split(count), rank=rank, ranks=3).sequential()
+            for index in batch.indices
+        ]
+        assert sorted(seen) == list(range(count))
+
+
+def test_a_batch_that_cannot_be_shared_is_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"training.batch_size: a batch has 10 images .*write `batch_size: 9`"
+    ):
+        epoch(Augmentation(), data=split(10), ranks=3)
