@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 from training_processes import SETTINGS, digits, essence, finish, lines, start, wait_for_checkpoint
 
+from assay.forkserver import VARIABLE, Server
 from assay.records import ASKED_TO_END, Record
 
 __all__ = ["digits"]
@@ -118,6 +120,7 @@ def test_a_killed_rank_ends_the_run_and_is_named(tmp_path: Path, digits: Path, u
     record = finish(tmp_path, digits, settings())
     assert essence(record) == essence(undisturbed) and record.resumed
     assert any(named in warning for warning in record.warnings)
+    assert not (tmp_path / "train" / "failure.json").exists() and not (tmp_path / "checkpoint").exists()
 
 
 def test_killed_whole_it_leaves_no_rank_and_ends_with_the_same_bits(
@@ -219,6 +222,7 @@ def test_memory_that_runs_out_on_any_rank_is_the_runs_result(tmp_path: Path, dig
     )
     assert lines(tmp_path)[-1]["event"] == "finished"
     assert load_file(tmp_path / "train" / "model.safetensors") == {}
+    assert not (tmp_path / "checkpoint").exists(), "the run is done"
 
 
 def test_divergence_is_decided_by_all_ranks(tmp_path: Path, digits: Path) -> None:
@@ -281,6 +285,35 @@ def test_a_signal_to_one_node_ends_all_at_the_same_step(tmp_path: Path, digits: 
     for running in both:
         output = ended(running)
         assert running.returncode == 128 + signal.SIGUSR1, output
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    server = Server()
+    os.environ.pop(VARIABLE)
+    yield server
+    server.stop()
+
+
+def test_jobs_that_are_forked_from_a_loaded_process(
+    server: Server, tmp_path: Path, digits: Path, undisturbed: Record
+) -> None:
+    through = {VARIABLE: server.address}
+    running = start(tmp_path, digits, settings(), **through)
+    wait_for_checkpoint(tmp_path, running)
+    running.send_signal(signal.SIGTERM)
+    output = ended(running)
+    assert running.returncode == 128 + signal.SIGTERM, output
+    running = start(tmp_path, digits, settings(epochs=1000), **through)
+    wait_for_checkpoint(tmp_path, running)
+    attempt = (tmp_path / ".lock").read_text()
+    running.kill()
+    running.communicate(timeout=30)
+    running = start(tmp_path, digits, settings(), **through)
+    output = ended(running, within=60)
+    assert running.returncode == 0, output
+    assert (tmp_path / ".lock").read_text() != attempt
+    assert essence(Record.read(tmp_path / "train" / "record.json")) == essence(undisturbed)
 
 
 def test_without_slurm_several_nodes_are_refused(tmp_path: Path, digits: Path) -> None:

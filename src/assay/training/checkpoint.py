@@ -3,7 +3,6 @@
 import fcntl
 import os
 import random
-import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -84,9 +83,6 @@ class Checkpoints:
         aside = path.with_suffix(".unusable")
         path.replace(aside)
         self.warnings.append(f"checkpoint {path.name} {why}; put aside as {aside.name}")
-
-    def remove(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def random_state(device: torch.device) -> dict[str, Any]:

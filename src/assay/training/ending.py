@@ -16,6 +16,7 @@ from assay.training.run import (
     identity,
     interrupted,
     no_metrics,
+    tidy,
     write_weights,
 )
 
@@ -59,6 +60,7 @@ def conclude(run: Run, ending: Ending | None, *, started: str, first: bool) -> i
             changes = {"weights_sha256": weights, "metrics": no_metrics(), "warnings": earlier_failures(run)}
             _log(run, ending, "finished", outcome="out_of_memory")
             record.model_copy(update=changes).write(run.output / "record.json")
+            tidy(run)
         return 0
     print(
         f"{run.output}: {ending.text}; the run ends, and the same command goes on from its last checkpoint",

@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import sys
 import time
@@ -182,7 +183,7 @@ def train_as(
         warnings=checkpoints.warnings + earlier_failures(run),
     )
     record.write(run.output / "record.json")
-    checkpoints.remove()
+    tidy(run)
 
 
 def _run_loop(
@@ -234,6 +235,12 @@ def identity(run: Run) -> dict[str, str | int]:
 def failure_file(run: Run) -> Path:
     """The record of the last attempt that a dead process ended; it is no result, and Snakemake does not know it."""
     return run.output / "failure.json"
+
+
+def tidy(run: Run) -> None:
+    """Remove, after the record was written, what only an unfinished run needs."""
+    shutil.rmtree(run.checkpoint, ignore_errors=True)
+    failure_file(run).unlink(missing_ok=True)
 
 
 def earlier_failures(run: Run) -> list[str]:
