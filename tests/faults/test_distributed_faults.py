@@ -38,17 +38,24 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> Recor
     return finish(tmp_path_factory.mktemp("undisturbed"), digits, settings())
 
 
-def rank_process(rank: int, running: Running) -> int:
-    """Which process a run's rank is."""
+def rank_process(rank: int, launcher: int) -> int:
+    """Which process a run's rank is, by the process that started it."""
     wanted = f"\0RANK={rank}\0".encode()
     for folder in Path("/proc").iterdir():
         try:
             parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
-            if int(parent) == running.pid and wanted in b"\0" + (folder / "environ").read_bytes():
+            if int(parent) == launcher and wanted in b"\0" + (folder / "environ").read_bytes():
                 return int(folder.name)
         except (OSError, ValueError, IndexError):
             continue
     raise AssertionError(f"no rank {rank}")
+
+
+def gone(*processes: int) -> None:
+    end = time.monotonic() + 5
+    while alive := [process for process in processes if Path(f"/proc/{process}").exists()]:
+        assert time.monotonic() < end, f"{alive} outlived what started them"
+        time.sleep(0.05)
 
 
 def ended(running: Running, within: float = 20.0) -> str:
@@ -104,7 +111,7 @@ def test_repeated_it_gives_the_same_bits(tmp_path: Path, digits: Path, undisturb
 def test_a_killed_rank_ends_the_run_and_is_named(tmp_path: Path, digits: Path, undisturbed: Record) -> None:
     running = start(tmp_path, digits, settings())
     wait_for_checkpoint(tmp_path, running)
-    victim, other = rank_process(1, running), rank_process(0, running)
+    victim, other = rank_process(1, running.pid), rank_process(0, running.pid)
     os.kill(victim, signal.SIGKILL)
     output = ended(running, within=10)
     named = f"rank 1 (process {victim}) on {socket.gethostname()}: ended by SIGKILL"
@@ -128,13 +135,10 @@ def test_killed_whole_it_leaves_no_rank_and_ends_with_the_same_bits(
 ) -> None:
     running = start(tmp_path, digits, settings())
     wait_for_checkpoint(tmp_path, running)
-    ranks = [rank_process(rank, running) for rank in (0, 1)]
+    ranks = [rank_process(rank, running.pid) for rank in (0, 1)]
     running.kill()
     running.communicate(timeout=30)
-    end = time.monotonic() + 5
-    while any(Path(f"/proc/{rank}").exists() for rank in ranks):
-        assert time.monotonic() < end, "ranks outlived what started them"
-        time.sleep(0.05)
+    gone(*ranks)
     assert essence(finish(tmp_path, digits, settings())) == essence(undisturbed)
 
 
@@ -162,7 +166,7 @@ def test_asked_to_end_before_it_began(tmp_path: Path, digits: Path) -> None:
     while True:
         assert running.poll() is None and time.monotonic() < end
         try:
-            rank_process(0, running)
+            rank_process(0, running.pid)
             break
         except AssertionError:
             time.sleep(0.01)
@@ -257,7 +261,7 @@ def test_two_nodes_train_what_two_devices_of_one_do(
 def test_a_rank_killed_on_one_node_ends_the_others_too(tmp_path: Path, digits: Path) -> None:
     first, second = two_nodes(tmp_path, digits, settings(1, 2, epochs=1000), job=os.getpid() + 1)
     wait_for_checkpoint(tmp_path, first)
-    victim = rank_process(1, second)
+    victim = rank_process(1, second.pid)
     os.kill(victim, signal.SIGKILL)
     for running in (first, second):
         output = ended(running)
@@ -304,16 +308,21 @@ def test_jobs_that_are_forked_from_a_loaded_process(
     running.send_signal(signal.SIGTERM)
     output = ended(running)
     assert running.returncode == 128 + signal.SIGTERM, output
-    running = start(tmp_path, digits, settings(epochs=1000), **through)
-    wait_for_checkpoint(tmp_path, running)
-    attempt = (tmp_path / ".lock").read_text()
-    running.kill()
-    running.communicate(timeout=30)
     running = start(tmp_path, digits, settings(), **through)
     output = ended(running, within=60)
     assert running.returncode == 0, output
-    assert (tmp_path / ".lock").read_text() != attempt
     assert essence(Record.read(tmp_path / "train" / "record.json")) == essence(undisturbed)
+
+
+def test_a_client_that_is_killed_takes_the_ranks_along(server: Server, tmp_path: Path, digits: Path) -> None:
+    running = start(tmp_path, digits, settings(epochs=1000), **{VARIABLE: server.address})
+    wait_for_checkpoint(tmp_path, running)
+    forked = int((tmp_path / ".lock").read_text().split()[0])
+    assert forked != running.pid
+    ranks = [rank_process(rank, forked) for rank in (0, 1)]
+    running.kill()
+    running.communicate(timeout=30)
+    gone(forked, *ranks)
 
 
 def test_without_slurm_several_nodes_are_refused(tmp_path: Path, digits: Path) -> None:
