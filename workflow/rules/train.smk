@@ -10,6 +10,7 @@ rule train:
         text="logs/{experiment}/train/{arm}/seed-{seed}.log",
         events="results/{experiment}/runs/{arm}/seed-{seed}/train/log.jsonl",
     retries: RETRIES
+    threads: by_arm(lambda arm: arm.execution.threads * arm.execution.devices)
     resources:
         **SPANNING,
         # Minutes. A training that needs longer goes on from its checkpoint, which it writes when Slurm warns it.
