@@ -19,6 +19,8 @@ from assay.data.listing import listing_sha256
 from assay.image.recipe import Recipe, place
 from assay.image.running import arguments as image_arguments
 from assay.image.running import confine, names_lock
+from assay.isolation.machine import share_of_memory_mb
+from assay.isolation.places import share as share_places
 from assay.models.sources import check_source, source_files
 from assay.records import canonical_json, sha256_text
 from assay.session import Session
@@ -57,6 +59,8 @@ ALL_CORES = MOST_THREADS if ON_CLUSTER else workflow.resource_settings.cores or 
 """For jobs that have this machine to themselves; a cluster gives them a node of their own instead."""
 
 IMAGE = place(Recipe(EXPERIMENT.image.chosen)) if CONTAINED else None
+if workflow.local_exec:
+    share_places(os.environ)
 if CONTAINED:
     names_lock(os.environ, IMAGE.lock)
     confine(os.environ)

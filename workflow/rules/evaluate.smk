@@ -12,6 +12,8 @@ rule evaluate:
         "logs/{experiment}/evaluate/{arm}/seed-{seed}.log",
     retries: RETRIES
     threads: by_arm(lambda arm: arm.execution.threads)
+    resources:
+        mem_mb=by_arm(lambda arm: memory_mb(arm.execution.threads)),
     params:
         stage=by_arm(
             lambda arm: stage_params("evaluate", settings=arm, module_root=module_roots(arm.model.source))
@@ -19,6 +21,7 @@ rule evaluate:
     message:
         "Evaluate {wildcards.arm} at seed {wildcards.seed} on the test split"
     shell:
-        "stage evaluate --experiment {wildcards.experiment} --arm {wildcards.arm} --seed {wildcards.seed} "
+        "stage evaluate {BOUNDS} --memory-mb {resources.mem_mb} "
+        "--experiment {wildcards.experiment} --arm {wildcards.arm} --seed {wildcards.seed} "
         "{params.stage[arguments]} --manifest results/{wildcards.experiment}/data/manifest.json "
         "--trained {input.train} --record {output.record} > {log} 2>&1"

@@ -14,11 +14,13 @@ rule profile:
     threads: ALL_CORES
     resources:
         slurm_extra="--exclusive",
+        mem_mb=memory_mb(ALL_CORES),
     params:
         stage=stage_params("profile", settings=profile_settings(), module_root=module_roots(*MODEL_SOURCES)),
     message:
         "Profile all arms, block {wildcards.block}"
     shell:
-        "stage profile --experiment {wildcards.experiment} --block {wildcards.block} "
+        "stage profile {BOUNDS} --memory-mb {resources.mem_mb} "
+        "--experiment {wildcards.experiment} --block {wildcards.block} "
         "{params.stage[arguments]} --data results/{wildcards.experiment}/data "
         "--output results/{wildcards.experiment}/profile/block-{wildcards.block} > {log} 2>&1"

@@ -15,6 +15,7 @@ rule train:
         # Minutes. A training that needs longer goes on from its checkpoint, which it writes when Slurm warns it.
         runtime=240,
         slurm_extra="--signal=USR1@120",
+        mem_mb=by_arm(lambda arm: memory_mb(arm.execution.threads)),
     params:
         stage=by_arm(
             lambda arm: stage_params("train", settings=arm, module_root=module_roots(arm.model.source))
@@ -22,5 +23,6 @@ rule train:
     message:
         "Train {wildcards.arm} at seed {wildcards.seed}"
     shell:
-        "stage train --experiment {wildcards.experiment} --arm {wildcards.arm} --seed {wildcards.seed} "
+        "stage train {BOUNDS} --memory-mb {resources.mem_mb} "
+        "--experiment {wildcards.experiment} --arm {wildcards.arm} --seed {wildcards.seed} "
         "{params.stage[arguments]} --manifest {input.data} --record {output.record} > {log.text} 2>&1"

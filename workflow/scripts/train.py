@@ -1,11 +1,14 @@
 """Train one arm at one seed."""
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
 
 def main(argv: list[str] | None = None) -> int:
+    from assay.isolation.supervisor import add_options, supervise
+
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--experiment", required=True)
     parser.add_argument("--arm", required=True)
@@ -16,10 +19,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--module-root", type=Path, nargs="+", default=[Path()], help="where modules are sought"
     )
+    add_options(parser)
     arguments = parser.parse_args(argv)
+    execution = json.loads(arguments.settings).get("execution", {})
+    crossing = supervise(arguments, arguments.record.parent, execution)
 
     from assay.config.schema import Arm
-    from assay.training.run import Run, train
+    from assay.training.run import Run, leave_crossing, train
 
     run = Run(
         experiment=arguments.experiment,
@@ -32,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
         module_roots=arguments.module_root,
     )
     try:
-        return train(run)
+        return train(run) if crossing is None else leave_crossing(run, crossing)
     except (ValueError, OSError) as error:
         print(f"train: {arguments.arm}, seed {arguments.seed}: {error}", file=sys.stderr)
         return 1

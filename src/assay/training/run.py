@@ -1,6 +1,7 @@
 """One run, from settings to record: set up, train or go on, write weights and record."""
 
 import random
+import shutil
 import signal
 import sys
 import time
@@ -18,11 +19,14 @@ from assay.config.schema import Arm, spec_of
 from assay.data.batches import Batches
 from assay.data.store import MANIFEST, open_store
 from assay.data.streams import stream_int
-from assay.environment import capture, code
+from assay.environment import capture, code, select_device
+from assay.isolation import places
+from assay.isolation.supervisor import Crossing
 from assay.models.build import build
 from assay.models.sources import source_files
 from assay.records import (
     ASKED_TO_END,
+    Code,
     Log,
     Measurement,
     Outcome,
@@ -109,17 +113,57 @@ class _Ending:
         return self.loop if self.outcome == "completed" else None
 
 
+@dataclass(frozen=True)
+class _Circumstances:
+    """What is known of a run before its first step."""
+
+    started: str
+    device: torch.device
+    data_sha256: str
+    code: Code
+
+
+def _circumstances(run: Run, device: torch.device, started: str) -> _Circumstances:
+    sources = source_files(run.settings.model.source, run.module_roots)
+    return _Circumstances(started, device, sha256_file(run.data / MANIFEST), code("train", sources))
+
+
 def _train(run: Run, stop: StopRequest) -> None:
     started, began = now(), time.monotonic()
-    device = apply(run.settings.execution)
+    given = _circumstances(run, apply(run.settings.execution), started)
+    checkpoints = Checkpoints(run.checkpoint, _fingerprint(run, given))
+    ending = _run_loop(run, given.device, checkpoints, stop)
+    seconds = None if checkpoints.attempt > 1 else time.monotonic() - began
+    _leave(run, ending, given, checkpoints.attempt, checkpoints.warnings, seconds)
+    checkpoints.remove()
+
+
+def leave_crossing(run: Run, crossing: Crossing) -> int:
+    """The result of a run that crossed a bound and was ended for it: nothing that it computed is kept.
+
+    Returns the exit status, 0.
+    """
+    given = _circumstances(run, select_device(run.settings.execution.device), crossing.started)
+    attempts = crossing.attempt if run.checkpoint.exists() else 1
+    with sole_writer(run.checkpoint.parent / ".lock"):
+        with _log(run, attempts) as log:
+            log.write("finished", outcome=crossing.outcome, message=crossing.message)
+        _leave(run, _Ending(None, crossing.outcome, crossing.message), given, attempts, [], None)
+        shutil.rmtree(run.checkpoint, ignore_errors=True)
+    return 0
+
+
+def _leave(
+    run: Run,
+    ending: _Ending,
+    given: _Circumstances,
+    attempts: int,
+    warnings: Sequence[str],
+    seconds: float | None,
+) -> None:
+    """Write the weights and, last, the record."""
     spec = spec_of(run.settings)
-    data_sha256 = sha256_file(run.data / MANIFEST)
-    origin = code("train", source_files(run.settings.model.source, run.module_roots))
-    fingerprint = _fingerprint(run, spec, data_sha256, origin.user_sources, device)
-    checkpoints = Checkpoints(run.checkpoint, fingerprint)
-    ending = _run_loop(run, device, checkpoints, stop)
-    resumed = checkpoints.attempt > 1
-    seconds = None if resumed else time.monotonic() - began
+    resumed = attempts > 1
     weights = {} if ending.completed is None else ending.completed.best_weights
     record = Record(
         stage="train",
@@ -128,39 +172,31 @@ def _train(run: Run, stop: StopRequest) -> None:
         seed=run.seed,
         outcome=ending.outcome,
         message=ending.message,
-        started=started,
+        started=given.started,
         finished=now(),
         spec=spec,
         spec_sha256=sha256_text(canonical_json(spec)),
-        data_sha256=data_sha256,
+        data_sha256=given.data_sha256,
         batches_sha256=None if ending.loop is None else ending.loop.position.digest or None,
         weights_sha256=_write_weights(weights, run.output / "model.safetensors"),
-        code=origin,
-        environment=capture(threads=run.settings.execution.threads, device=device),
+        code=given.code,
+        environment=capture(threads=run.settings.execution.threads, device=given.device),
         metrics=_metrics(ending.completed, seconds, resumed=resumed),
         details={} if ending.loop is None else _details(ending.loop),
         resumed=resumed,
-        attempts=checkpoints.attempt,
-        warnings=checkpoints.warnings,
+        attempts=attempts,
+        warnings=[*warnings, *places.current().warnings],
     )
     record.write(run.output / "record.json")
-    checkpoints.remove()
 
 
 def _run_loop(run: Run, device: torch.device, checkpoints: Checkpoints, stop: StopRequest) -> _Ending:
     """Begin or go on, to the end or to the arm's own failure. Raises: Interrupted."""
     saved = checkpoints.load()
-    events = run.output / "log.jsonl"
     if saved is None:
-        events.unlink(missing_ok=True)
-    identity: dict[str, str | int] = {
-        "experiment": run.experiment,
-        "arm": run.arm,
-        "seed": run.seed,
-        "stage": "train",
-    }
+        (run.output / "log.jsonl").unlink(missing_ok=True)
     loop = None
-    with Log(events, identity=identity, attempt=checkpoints.attempt) as log:
+    with _log(run, checkpoints.attempt) as log:
         for warning in checkpoints.warnings:
             print(warning, file=sys.stderr)
             log.write("warning", message=warning)
@@ -187,16 +223,25 @@ def _run_loop(run: Run, device: torch.device, checkpoints: Checkpoints, stop: St
     return ending
 
 
-def _fingerprint(
-    run: Run, spec: dict[str, object], data_sha256: str, user_sources: dict[str, str], device: torch.device
-) -> str:
+def _log(run: Run, attempt: int) -> Log:
+    identity: dict[str, str | int] = {
+        "experiment": run.experiment,
+        "arm": run.arm,
+        "seed": run.seed,
+        "stage": "train",
+    }
+    return Log(run.output / "log.jsonl", identity=identity, attempt=attempt)
+
+
+def _fingerprint(run: Run, given: _Circumstances) -> str:
     """Everything that decides a run; how often it is saved does not."""
     training = run.settings.training.model_dump(mode="json", exclude={"checkpoint_seconds"})
+    device = given.device
     decisive = {
         "experiment": [run.experiment, run.arm, run.seed],
-        "spec": spec | {"training": training},
-        "data": data_sha256,
-        "code": [stage_sha256("train"), sorted(user_sources.values())],
+        "spec": spec_of(run.settings) | {"training": training},
+        "data": given.data_sha256,
+        "code": [stage_sha256("train"), sorted(given.code.user_sources.values())],
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
     }
