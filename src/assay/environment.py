@@ -58,6 +58,7 @@ def capture(*, threads: int | None, device: "torch.device | str | None") -> Envi
         threads=threads,
         cores=place.cores,
         gpus=place.gpus,
+        bounds_held_by=place.bounds,
         image=_image(),
         device=None if device is None else _device(str(device)),
     )

@@ -263,7 +263,11 @@ class Bounds(Section):
         description="MiB that a run or a visit may hold; null: its threads' share of the machine's memory, and on a "
         "cluster of 2048 a thread. Mapped files do not count. Snakemake's `--set-resources train:mem_mb=N` goes first.",
     )
-    processes: int = Field(default=512, ge=8, description="Processes that a job may have at once.")
+    processes: int | None = Field(
+        default=None,
+        ge=32,
+        description="Processes and threads that a job may have at once; null: 32 for each core that it finds, 512 at least.",
+    )
 
 
 class Image(Section):

@@ -31,6 +31,8 @@ class Attempt:
     ended: Ended | None
     signal: int | None
     host: str
+    bounds_held_by: dict[str, str] | None = None
+    """By bound, `processes` and `memory`: a control group, a user namespace, or polling."""
 
     @property
     def share_of_bound(self) -> float | None:
@@ -51,7 +53,7 @@ def last_attempt(folder: Path) -> Attempt | None:
 class Evidence:
     """Writes `attempt.json` while a job runs. Attempts count up until one completes."""
 
-    def __init__(self, folder: Path, memory_bound_mb: float | None) -> None:
+    def __init__(self, folder: Path, memory_bound_mb: float | None, held_by: dict[str, str] | None = None) -> None:
         before = last_attempt(folder)
         again = before is not None and before.ended != "completed"
         self._path = folder / FILE
@@ -63,6 +65,7 @@ class Evidence:
             ended=None,
             signal=None,
             host=socket.gethostname(),
+            bounds_held_by=held_by,
         )
         self._written = 0.0
         self._write()
@@ -73,6 +76,11 @@ class Evidence:
             self.attempt = replace(self.attempt, peak_memory_mb=round(mib, 1))
         if time.monotonic() - self._written > UPDATE_SECONDS:
             self._write()
+
+    def held_by(self, held_by: dict[str, str]) -> dict[str, str]:
+        """Who holds the bounds, once that is certain."""
+        self.attempt = replace(self.attempt, bounds_held_by=held_by)
+        return held_by
 
     def end(self, how: Ended, number: int | None = None) -> None:
         self.attempt = replace(self.attempt, ended=how, signal=number)

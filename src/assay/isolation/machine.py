@@ -19,7 +19,7 @@ def machine_memory_mb() -> int:
     lines = (PROC / "meminfo").read_text().splitlines()
     total = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemTotal:"))
     limits = [total]
-    for folder in _groups("memory"):
+    for folder in control_groups("memory"):
         for name in ("memory.max", "memory.limit_in_bytes"):
             with contextlib.suppress(OSError, ValueError):
                 limits.append(int((folder / name).read_text()))
@@ -28,7 +28,7 @@ def machine_memory_mb() -> int:
 
 def owns_cores() -> bool:
     """Whether time on these cores is this process's to divide: not where a quota gives it a part of them only."""
-    for folder in _groups("cpu"):
+    for folder in control_groups("cpu"):
         with contextlib.suppress(OSError, IndexError):
             if (folder / "cpu.max").read_text().split()[0] != "max":
                 return False
@@ -38,7 +38,7 @@ def owns_cores() -> bool:
     return True
 
 
-def _groups(controller: str) -> Iterator[Path]:
+def control_groups(controller: str) -> Iterator[Path]:
     """Folders of the control groups that this process is in, from its own to the root, in either hierarchy."""
     try:
         lines = (PROC / "self/cgroup").read_text().splitlines()

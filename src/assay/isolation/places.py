@@ -33,6 +33,8 @@ class Place:
     cores: list[int] | None = None
     gpus: list[str] | None = None
     warnings: list[str] = field(default_factory=list)
+    bounds: dict[str, str] | None = None
+    """Who holds the job's bounds on processes and memory."""
     names: list[socket.socket] = field(default_factory=list)
     """Held as long as they are open."""
 
@@ -47,14 +49,14 @@ class Place:
             os.sched_setaffinity(0, self.cores)
         if self.gpus is not None:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(self.gpus)
-        told = {"cores": self.cores, "gpus": self.gpus, "warnings": self.warnings}
+        told = {"cores": self.cores, "gpus": self.gpus, "warnings": self.warnings, "bounds": self.bounds}
         environment[TAKEN] = json.dumps(told)
 
 
 def current(environment: MutableMapping[str, str] = os.environ) -> Place:
     """The place that this process was given; without cores where it is not bound to them any more."""
     told: dict[str, Any] = json.loads(environment.get(TAKEN, "{}"))
-    place = Place(told.get("cores"), told.get("gpus"), list(told.get("warnings", [])))
+    place = Place(told.get("cores"), told.get("gpus"), list(told.get("warnings", [])), told.get("bounds"))
     if place.cores is not None and not os.sched_getaffinity(0) <= set(place.cores):
         place.cores = None
         place.warnings.append("cores: others computed on this job's; it was let off them")

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _CHEAP = re.compile(rb"^(?:RssAnon|RssShmem|VmSwap):\s+(\d+) kB$", re.MULTILINE)
+_THREADS = re.compile(rb"^Threads:\s+(\d+)$", re.MULTILINE)
 _ANONYMOUS = re.compile(rb"^RssAnon:\s+(\d+) kB$", re.MULTILINE)
 _SHARE = re.compile(rb"^(Pss_Anon|Pss_Shmem|SwapPss):\s+(\d+) kB$", re.MULTILINE)
 _MAPPING = re.compile(rb"^[0-9a-f]+-[0-9a-f]+ \S+ \S+ \S+ \S+ *(.*)$")
@@ -55,13 +56,15 @@ def children(process: int) -> list[int]:
     return found
 
 
-def at_most_held(process: int) -> int:
-    """Bytes of memory that a process can be charged with, at most. Cheap, and takes no lock that the process needs.
+def at_most(process: int) -> tuple[int, int]:
+    """Bytes of memory that a process can be charged with, at most, and its threads; (0, 0) of one that is gone.
 
+    Cheap, and takes no lock that the process needs.
     Anonymous pages, shared memory and what of them was swapped out. Mapped files are no memory of a process: the kernel
     drops their pages at will. Pages that processes share count for each of them.
     """
-    return _kibibytes(_CHEAP, _read(process, "status"))
+    status = _read(process, "status")
+    return _kibibytes(_CHEAP, status), sum(map(int, _THREADS.findall(status)))
 
 
 def held(processes: Iterable[int]) -> int:
@@ -75,7 +78,7 @@ def held(processes: Iterable[int]) -> int:
     for process in processes:
         shares = {name: int(size) * 1024 for name, size in _SHARE.findall(_read(process, "smaps_rollup"))}
         if b"Pss_Anon" not in shares:  # before Linux 5.4
-            total += at_most_held(process)
+            total += at_most(process)[0]
             continue
         total += shares[b"Pss_Anon"] + shares.get(b"SwapPss", 0)
         if shares.get(b"Pss_Shmem"):
@@ -117,25 +120,21 @@ def reap() -> dict[int, int]:
 
 
 def end_descendants(root: int) -> dict[int, int]:
-    """Kill everything below `root` until nothing is left; returns what was reaped if `root` is this process.
+    """Kill everything below `root` until nothing of it runs; returns what was reaped if `root` is this process.
 
     A process that has a fatal signal pending cannot fork any more. So each is killed before its children are read, and
-    what was born in between is found by the next pass. Raises: TimeoutError if something cannot be killed.
+    what was born in between is found by the next pass. The dead are reaped when all are: until then they take up room
+    below a limit of the kernel that others could be born into. Raises: TimeoutError if something cannot be killed.
     """
-    ended: dict[int, int] = {}
     deadline = time.monotonic() + _END_SECONDS
     while True:
         alive = 0
         for process in descendants(root):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(process, signal.SIGKILL)
-            alive += 1
-        if root == os.getpid():
-            ended |= reap()
-        elif alive and all(_is_zombie(process) for process in descendants(root)):
-            return ended
+            alive += not _is_zombie(process)
         if not alive:
-            return ended
+            return reap() if root == os.getpid() else {}
         if time.monotonic() > deadline:
             raise TimeoutError(f"{alive} processes could not be killed")
         time.sleep(0.002)

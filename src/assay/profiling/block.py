@@ -20,6 +20,7 @@ from assay.data.store import MANIFEST, open_store
 from assay.environment import capture, code
 from assay.isolation import places
 from assay.isolation.attempts import Evidence
+from assay.isolation.containment import contain
 from assay.isolation.places import take_all
 from assay.isolation.processes import adopt_orphans, end_descendants
 from assay.isolation.supervisor import Bounds, Crossing, Watch, make_first_to_go
@@ -102,7 +103,6 @@ def profile_block(
     """
     open_store(data)
     place = take_all("cpu" if all(arm.execution.device == "cpu" for arm in arms.values()) else "auto")
-    place.enter()
     adopt_orphans()
     make_first_to_go()
     sources = {name: source_files(arm.model.source, module_roots) for name, arm in arms.items()}
@@ -126,7 +126,10 @@ def profile_block(
                 "flops": not found[name].visits,
                 "telemetry": str(output / name / "telemetry.jsonl"),
             }
-            found[name].visits.append(_visit(position, request, Watch(bounds, evidence)))
+            watch = Watch(bounds, evidence, contain(bounds.memory_mb, bounds.processes))
+            place.bounds = evidence.held_by(watch.containment.held_by)
+            place.enter()
+            found[name].visits.append(_visit(position, request, watch))
     data_sha256 = sha256_file(data / MANIFEST)
     for name, arm in arms.items():
         record = _record(found[name], arm, profile, order, code("profile", sources[name]))
@@ -170,42 +173,55 @@ def _visit(position: int, request: dict[str, Any], watch: Watch) -> _Visit:
         path = Path(folder) / "result.json"
         started, before, launched = now(), machine(), time.monotonic()
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "assay.profiling.visit"], stdin=subprocess.PIPE, env=environment
+            [sys.executable, "-P", "-m", "assay.profiling.visit"],
+            stdin=subprocess.PIPE,
+            env=environment,
+            preexec_fn=watch.containment.enter if watch.containment.by_namespace else None,
         )
         try:
             assert process.stdin is not None
+            watch.containment.admit(process.pid)
             with contextlib.suppress(BrokenPipeError), process.stdin as requests:
                 requests.write(json.dumps(request | {"result": str(path), "launched": launched}).encode())
-            crossing = _wait(process, watch)
+            crossing = _wait(process, path, watch)
         finally:
+            watch.containment.forbid_forks()
             process.kill()
             process.wait()
             end_descendants(os.getpid())
+            watch.containment.remove()
         seconds = time.monotonic() - launched
         if crossing is not None:
             result = Result(outcome=crossing.outcome, message=crossing.message)
         elif path.exists():
-            result = Result.model_validate_json(path.read_bytes())
+            result = _result(path)
         else:
             result = Result(outcome="failed", message=_ending(process.returncode))
     return _Visit(position, started, now(), process.pid, before, machine(), seconds, result)
 
 
-def _wait(process: "subprocess.Popen[bytes]", watch: Watch) -> Crossing | None:
+def _wait(process: "subprocess.Popen[bytes]", path: Path, watch: Watch) -> Crossing | None:
     """Until a visit ends or crosses a bound. Raises: MemoryError if that is to be cured by starting it again."""
     ended = os.pidfd_open(process.pid)
+    crossing = None
     try:
-        while not select.select([ended], [], [], watch.interval)[0]:
+        while crossing is None and not select.select([ended], [], [], watch.interval)[0]:
             crossing = watch.look()
-            if crossing is not None:
-                print(crossing.message, file=sys.stderr, flush=True)
-                if crossing.ended == "out_of_memory" and watch.bounds.retry_memory:
-                    watch.evidence.end(crossing.ended, signal.SIGKILL)
-                    raise MemoryError(crossing.message)
-                return crossing
+        if crossing is None and not (path.exists() and _result(path).outcome == "completed"):
+            crossing = watch.look()  # a refused process or a kill for memory may be what it ended by
     finally:
         os.close(ended)
-    return None
+    if crossing is None:
+        return None
+    print(crossing.message, file=sys.stderr, flush=True)
+    if crossing.ended == "out_of_memory" and watch.bounds.retry_memory:
+        watch.evidence.end(crossing.ended, signal.SIGKILL)
+        raise MemoryError(crossing.message)
+    return crossing
+
+
+def _result(path: Path) -> Result:
+    return Result.model_validate_json(path.read_bytes())
 
 
 def _ending(status: int) -> str:
