@@ -19,6 +19,7 @@ from assay.data.listing import listing_sha256
 from assay.image.recipe import Recipe, place
 from assay.image.running import arguments as image_arguments
 from assay.image.running import confine, names_lock
+from assay.isolation.attempts import last_attempt
 from assay.isolation.machine import share_of_memory_mb
 from assay.isolation.places import share as share_places
 from assay.models.sources import check_source, source_files
@@ -51,7 +52,8 @@ ON_CLUSTER = workflow.remote_exec or workflow.resource_settings.nodes is not Non
 """Whether jobs run on other nodes; there `workflow.remote_exec`. Snakemake tells the executor only after this was read, but
 counts jobs (`--jobs`) where others run them, and cores where it does."""
 
-RETRIES = 0 if workflow.remote_exec else 3 if ON_CLUSTER else 1
+CLUSTER_RETRIES = 3
+RETRIES = 0 if workflow.remote_exec else CLUSTER_RETRIES if ON_CLUSTER else 1
 """Of jobs that the machine can fail. The process that submits a job tries it again, not the one on the node as well."""
 
 MOST_THREADS = max(arm.execution.threads for arm in EXPERIMENT.arms.values())
@@ -59,7 +61,7 @@ ALL_CORES = MOST_THREADS if ON_CLUSTER else workflow.resource_settings.cores or 
 """For jobs that have this machine to themselves; a cluster gives them a node of their own instead."""
 
 IMAGE = place(Recipe(EXPERIMENT.image.chosen)) if CONTAINED else None
-if workflow.local_exec:
+if not ON_CLUSTER:
     share_places(os.environ)
 if CONTAINED:
     names_lock(os.environ, IMAGE.lock)

@@ -15,7 +15,10 @@ rule train:
         # Minutes. A training that needs longer goes on from its checkpoint, which it writes when Slurm warns it.
         runtime=240,
         slurm_extra="--signal=USR1@120",
-        mem_mb=by_arm(lambda arm: memory_mb(arm.execution.threads)),
+        mem_mb=memory_mb(
+            by_arm(lambda arm: arm.execution.threads), "results/{experiment}/runs/{arm}/seed-{seed}/train"
+        ),
+        at_memory_bound=AT_MEMORY_BOUND,
     params:
         stage=by_arm(
             lambda arm: stage_params("train", settings=arm, module_root=module_roots(arm.model.source))
@@ -23,6 +26,6 @@ rule train:
     message:
         "Train {wildcards.arm} at seed {wildcards.seed}"
     shell:
-        "stage train {BOUNDS} --memory-mb {resources.mem_mb} "
+        "stage train {BOUNDS} --memory-mb {resources.mem_mb} --at-memory-bound {resources.at_memory_bound} "
         "--experiment {wildcards.experiment} --arm {wildcards.arm} --seed {wildcards.seed} "
         "{params.stage[arguments]} --manifest {input.data} --record {output.record} > {log.text} 2>&1"
