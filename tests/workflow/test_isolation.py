@@ -59,7 +59,9 @@ def essence(project: Project) -> list[object]:
     for path in sorted(project.results.glob("runs/mlp/*/*/record.json")):
         record = json.loads(path.read_text())
         assert record["outcome"] == "completed"
-        timeless = {name: value for name, value in record["metrics"].items() if value["unit"] in ("fraction", "nats")}
+        timeless = {
+            name: value for name, value in record["metrics"].items() if value["unit"] in ("fraction", "nats")
+        }
         found += [path.parts[-3:], record["weights_sha256"], record["batches_sha256"], timeless]
     assert found
     return found
@@ -127,7 +129,11 @@ def test_memory_is_shared_out_by_snakemake_and_overridden_by_its_own_means(proje
     plant(project)
     project.write(experiment("own:memory") | {"bounds": {}})
     record = project.results / "runs/other/seed-0/train"
-    project.run("--set-resources", "train:mem_mb=700", "--", str((record / "record.json").relative_to(project.folder)))
+    project.run(
+        "--set-resources", "train:mem_mb=700", "--", str((record / "record.json").relative_to(project.folder))
+    )
     assert "more than the bound of 700 MiB" in json.loads((record / "record.json").read_text())["message"]
     project.write(experiment("own:memory") | {"bounds": {"memory_mb": 5}})
-    assert project.planned(str((record / "record.json").relative_to(project.folder))) == {}, "a bound reruns nothing"
+    assert project.planned(str((record / "record.json").relative_to(project.folder))) == {}, (
+        "a bound reruns nothing"
+    )

@@ -53,7 +53,9 @@ def last_attempt(folder: Path) -> Attempt | None:
 class Evidence:
     """Writes `attempt.json` while a job runs. Attempts count up until one completes."""
 
-    def __init__(self, folder: Path, memory_bound_mb: float | None, held_by: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, folder: Path, memory_bound_mb: float | None, held_by: dict[str, str] | None = None
+    ) -> None:
         before = last_attempt(folder)
         again = before is not None and before.ended != "completed"
         self._path = folder / FILE

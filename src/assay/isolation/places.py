@@ -21,6 +21,8 @@ SHARED = "ASSAY_PLACES"
 """Variable that names the network in which jobs on this machine see each other's names."""
 TAKEN = "ASSAY_PLACE"
 """Variable that tells a job, and what it starts, which place it has."""
+NAMES = "assay"
+"""What the names of cores and GPUs begin with."""
 _TOPOLOGY = Path("/sys/devices/system/cpu")
 _GPU = Path("/dev/nvidiactl")
 _NETWORK = Path("/proc/self/ns/net")
@@ -207,7 +209,7 @@ def _take(names: Iterable[str], count: int) -> dict[str, socket.socket] | None:
 def _bind(name: str) -> socket.socket | None:
     taken = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     try:
-        taken.bind(f"\0assay/{name}")
+        taken.bind(f"\0{NAMES}/{name}")
     except OSError:
         taken.close()
         return None

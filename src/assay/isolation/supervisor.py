@@ -75,7 +75,7 @@ class Watch:
     def __init__(self, bounds: Bounds, evidence: Evidence, containment: Containment) -> None:
         self.bounds = bounds
         self.containment = containment
-        self.interval = SHORTEST_POLL_SECONDS
+        self.interval = POLL_SECONDS if bounds.memory_mb is None else SHORTEST_POLL_SECONDS
         self.evidence = evidence
         self._shared = 0
         """How much the cheap sum exceeded what was really held, when that was last found out."""
@@ -235,7 +235,8 @@ class _Supervisor:
         status = crossing = None
         while status is None and crossing is None:
             received = signal.sigtimedwait(waited_for, self._watch.interval)
-            if received is not None and received.si_signo != signal.SIGCHLD:
+            # A process that was stopped and goes on may get anything here: CPython returns what it did not fill in.
+            if received is not None and received.si_signo in FORWARDED:
                 self._hand_on(received.si_signo)
             ended = reap()
             status = ended.get(self._job)
