@@ -11,6 +11,7 @@ if not workflow.overwrite_configfiles:
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/guards.smk"
+include: "workflow/rules/bounds.smk"
 include: "workflow/rules/image.smk"
 include: "workflow/rules/cluster.smk"
 include: "workflow/rules/health.smk"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import assay
+from assay.isolation import places
 from assay.records import Code, Device, Environment, sha256_file
 from assay.sources import PACKAGE, stage_sha256
 
@@ -46,6 +47,7 @@ def capture(*, threads: int | None, device: "torch.device | str | None") -> Envi
         threads: CPU threads of the run; None where it makes no difference.
         device: where the run computes; None if it computes nothing.
     """
+    place = places.current()
     return Environment(
         host=socket.gethostname(),
         platform=platform.platform(),
@@ -54,6 +56,9 @@ def capture(*, threads: int | None, device: "torch.device | str | None") -> Envi
         cpu=_cpu_name(),
         cpu_count=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         threads=threads,
+        cores=place.cores,
+        gpus=place.gpus,
+        bounds_held_by=place.bounds,
         image=_image(),
         device=None if device is None else _device(str(device)),
     )

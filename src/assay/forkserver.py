@@ -28,6 +28,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
+from assay.isolation.processes import adopt_orphans, children, end_descendants
+
 VARIABLE = "ASSAY_FORKSERVER"
 PRELOAD = ("torch", "torch._dynamo", "assay.training.run", "assay.evaluation.run")
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
@@ -111,6 +113,7 @@ def serve(listener: socket.socket) -> None:
     for name in PRELOAD:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
+    adopt_orphans()
     for number in FORWARDED:
         signal.signal(number, signal.SIG_IGN)
     woken, wake = socket.socketpair()
@@ -216,8 +219,11 @@ def _reap(clients: dict[int, socket.socket], selector: selectors.BaseSelector) -
         except ChildProcessError:
             return
         if child == 0:
+            _end_strays(clients)
             return
-        client = clients.pop(child)
+        client = clients.pop(child, None)
+        if client is None:
+            continue
         code = os.waitstatus_to_exitcode(status)
         with contextlib.suppress(OSError):
             client.sendall(_LENGTH.pack(code if code >= 0 else 128 - code))
@@ -233,19 +239,33 @@ def _follow(key: selectors.SelectorKey, selector: selectors.BaseSelector) -> Non
         received = key.fileobj.recv(1)
     except OSError:
         received = b""
-    with contextlib.suppress(ProcessLookupError):
-        if received:
+    if received:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(key.data, received[0])
-        else:
-            os.killpg(key.data, signal.SIGKILL)
-    if not received:
+    else:
+        _kill(key.data)
         selector.unregister(key.fileobj)
+
+
+def _kill(child: int) -> None:
+    """A child and all that descends from it, which its death would set free."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(child, signal.SIGSTOP)
+        with contextlib.suppress(TimeoutError):
+            end_descendants(child)
+        os.kill(child, signal.SIGKILL)
+
+
+def _end_strays(clients: dict[int, socket.socket]) -> None:
+    """What outlived the child that started it has nobody to work for either."""
+    for stray in set(children(os.getpid())) - clients.keys():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(stray, signal.SIGKILL)
 
 
 def _end_all(clients: dict[int, socket.socket]) -> None:
     for child in clients:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child, signal.SIGKILL)
+        _kill(child)
 
 
 if __name__ == "__main__":

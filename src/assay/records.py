@@ -83,6 +83,13 @@ class Environment(Typed):
     cpu: str
     cpu_count: int
     threads: int | None = None
+    cores: list[int] | None = Field(
+        default=None, description="Logical CPUs that the job had to itself; null: it shared, or nobody knows."
+    )
+    gpus: list[str] | None = Field(default=None, description="UUIDs of GPUs that the job had to itself.")
+    bounds_held_by: dict[str, str] | None = Field(
+        default=None, description="What held the job's bounds on processes and memory; null: it had none."
+    )
     image: dict[str, str] | None = Field(default=None, description="Base digest and SIF sha256; null: host.")
     device: Device | None = None
 

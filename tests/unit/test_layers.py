@@ -22,7 +22,7 @@ LINE = [
     "monitoring",
     "release",
 ]
-BELOW_ALL = ["records", "config", "sources", "environment", "registry"]
+BELOW_ALL = ["records", "config", "sources", "environment", "registry", "isolation"]
 
 
 def imported(path: Path) -> Iterator[str]:

@@ -19,6 +19,9 @@ from assay.data.listing import listing_sha256
 from assay.image.recipe import Recipe, place
 from assay.image.running import arguments as image_arguments
 from assay.image.running import confine, names_lock
+from assay.isolation.attempts import last_attempt
+from assay.isolation.machine import share_of_memory_mb
+from assay.isolation.places import share as share_places
 from assay.models.sources import check_source, source_files
 from assay.records import canonical_json, sha256_text
 from assay.session import Session
@@ -66,7 +69,8 @@ if any(arm.execution.nodes != NODES for arm in EXPERIMENT.arms.values()):
         f"{EXPERIMENT_FILE}: execution.nodes: all arms of an experiment train on as many nodes; write nodes: {NODES} for all"
     )
 
-RETRIES = 0 if workflow.remote_exec else 3 if ON_CLUSTER else 1
+CLUSTER_RETRIES = 3
+RETRIES = 0 if workflow.remote_exec else CLUSTER_RETRIES if ON_CLUSTER else 1
 """Of jobs that the machine can fail. The process that submits a job tries it again, not the one on the node as well."""
 
 MOST_THREADS = max(arm.execution.threads * arm.execution.devices for arm in EXPERIMENT.arms.values())
@@ -75,6 +79,8 @@ ALL_CORES = MOST_THREADS if ON_CLUSTER else workflow.resource_settings.cores or 
 
 IMAGE = place(Recipe(EXPERIMENT.image.chosen)) if CONTAINED else None
 IMAGE_FILE = None if IMAGE is None else str(IMAGE.sif)
+if not ON_CLUSTER:
+    share_places(os.environ)
 if CONTAINED:
     names_lock(os.environ, IMAGE.lock)
     confine(os.environ)

@@ -9,10 +9,14 @@ rule prepare_data:
         "logs/{experiment}/prepare_data.log",
     retries: RETRIES
     threads: 1
+    resources:
+        mem_mb=memory_mb(ALL_CORES, "results/{experiment}/data"),
+        at_memory_bound=AT_MEMORY_BOUND,
     params:
         stage=stage_params("data", settings=EXPERIMENT.data, module_root=module_roots(EXPERIMENT.data.source)),
         files=listing_sha256(EXPERIMENT.data.path) if EXPERIMENT.data.source == "folder" else "",
     message:
         "Prepare the data of {wildcards.experiment}"
     shell:
-        "stage prepare_data {params.stage[arguments]} --output results/{wildcards.experiment}/data > {log} 2>&1"
+        "stage prepare_data {BOUNDS} --memory-mb {resources.mem_mb} --at-memory-bound {resources.at_memory_bound} "
+        "{params.stage[arguments]} --output results/{wildcards.experiment}/data > {log} 2>&1"

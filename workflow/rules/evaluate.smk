@@ -14,6 +14,10 @@ rule evaluate:
     threads: by_arm(lambda arm: arm.execution.threads)
     resources:
         gpu=by_arm(lambda arm: min(1, gpus(arm))),
+        mem_mb=memory_mb(
+            by_arm(lambda arm: arm.execution.threads), "results/{experiment}/runs/{arm}/seed-{seed}/evaluate"
+        ),
+        at_memory_bound=AT_MEMORY_BOUND,
     params:
         stage=by_arm(
             lambda arm: stage_params("evaluate", settings=arm, module_root=module_roots(arm.model.source))
@@ -21,6 +25,7 @@ rule evaluate:
     message:
         "Evaluate {wildcards.arm} at seed {wildcards.seed} on the test split"
     shell:
-        "stage evaluate --experiment {wildcards.experiment} --arm {wildcards.arm} --seed {wildcards.seed} "
+        "stage evaluate {BOUNDS} --memory-mb {resources.mem_mb} --at-memory-bound {resources.at_memory_bound} "
+        "--experiment {wildcards.experiment} --arm {wildcards.arm} --seed {wildcards.seed} "
         "{params.stage[arguments]} --manifest results/{wildcards.experiment}/data/manifest.json "
         "--trained {input.train} --record {output.record} > {log} 2>&1"

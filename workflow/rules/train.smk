@@ -17,6 +17,11 @@ rule train:
         runtime=240,
         slurm_extra="--signal=USR1@120",
         gpu=by_arm(lambda arm: gpus(arm) if NODES == 1 else 0),
+        mem_mb=memory_mb(
+            by_arm(lambda arm: arm.execution.threads * arm.execution.devices),
+            "results/{experiment}/runs/{arm}/seed-{seed}/train",
+        ),
+        at_memory_bound=AT_MEMORY_BOUND,
     params:
         stage=by_arm(
             lambda arm: stage_params("train", settings=arm, module_root=module_roots(arm.model.source))
@@ -24,7 +29,8 @@ rule train:
     message:
         "Train {wildcards.arm} at seed {wildcards.seed}"
     shell:
-        "on_nodes {threads}; stage train --experiment {wildcards.experiment} --arm {wildcards.arm} --seed {wildcards.seed} "
+        "on_nodes {threads}; stage train {BOUNDS} --memory-mb {resources.mem_mb} --at-memory-bound {resources.at_memory_bound} "
+        "--experiment {wildcards.experiment} --arm {wildcards.arm} --seed {wildcards.seed} "
         "{params.stage[arguments]} --manifest {input.data} --record {output.record} > {log.text} 2>&1"
 
 

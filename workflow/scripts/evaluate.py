@@ -1,11 +1,14 @@
 """Evaluate one trained arm at one seed on the test split."""
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
 
 def main(argv: list[str] | None = None) -> int:
+    from assay.isolation.supervisor import add_options, supervise
+
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--experiment", required=True)
     parser.add_argument("--arm", required=True)
@@ -19,7 +22,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--module-root", type=Path, nargs="+", default=[Path()], help="where modules are sought"
     )
+    add_options(parser)
     arguments = parser.parse_args(argv)
+    execution = json.loads(arguments.settings).get("execution", {})
+    crossing = supervise(arguments, arguments.record.parent, execution)
 
     from assay.config.schema import Arm
     from assay.evaluation.run import Run, evaluate
@@ -35,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
         module_roots=arguments.module_root,
     )
     try:
-        evaluate(run)
+        evaluate(run, crossing)
     except (ValueError, OSError) as error:
         print(f"evaluate: {arguments.arm}, seed {arguments.seed}: {error}", file=sys.stderr)
         return 1

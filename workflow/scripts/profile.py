@@ -8,6 +8,8 @@ from pathlib import Path
 
 
 def main(argv: list[str] | None = None) -> int:
+    from assay.isolation.supervisor import add_options, bounds_of
+
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--experiment", required=True)
     parser.add_argument("--block", type=int, required=True)
@@ -17,6 +19,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--module-root", type=Path, nargs="+", default=[Path()], help="where modules are sought"
     )
+    add_options(parser)
     arguments = parser.parse_args(argv)
 
     from assay.config.schema import Arm, Profile
@@ -36,8 +39,9 @@ def main(argv: list[str] | None = None) -> int:
             data=arguments.data,
             output=arguments.output,
             module_roots=arguments.module_root,
+            bounds=bounds_of(arguments),
         )
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, MemoryError) as error:
         print(f"profile: block {arguments.block}: {error}", file=sys.stderr)
         return 1
     return 0

@@ -1,11 +1,15 @@
 """Train one arm at one seed."""
 
 import argparse
+import json
+import os
 import sys
 from pathlib import Path
 
 
 def main(argv: list[str] | None = None) -> int:
+    from assay.isolation.supervisor import add_options, supervise
+
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--experiment", required=True)
     parser.add_argument("--arm", required=True)
@@ -17,7 +21,11 @@ def main(argv: list[str] | None = None) -> int:
         "--module-root", type=Path, nargs="+", default=[Path()], help="where modules are sought"
     )
     parser.add_argument("--rank", action="store_true", help="be one process of a run on several devices")
+    add_options(parser)
     arguments = parser.parse_args(argv)
+    execution = json.loads(arguments.settings).get("execution", {})
+    # The ranks of a run are bounded with the process that starts them.
+    crossing = None if arguments.rank else supervise(arguments, arguments.record.parent, execution)
 
     from assay.config.schema import Arm
     from assay.training.run import Run, train
@@ -33,6 +41,10 @@ def main(argv: list[str] | None = None) -> int:
         module_roots=arguments.module_root,
     )
     try:
+        if crossing is not None:
+            from assay.training.ending import leave_crossing
+
+            return leave_crossing(run, crossing, first=os.environ.get("SLURM_NODEID", "0") == "0")
         if arguments.rank:
             from assay.training.worker import work
 

@@ -134,6 +134,7 @@ def _sections() -> list[tuple[str, type[BaseModel]]]:
         ("`metrics`", schema_models.MetricChoice),
         ("`profile`", schema_models.Profile),
         ("`comparison`", schema_models.Comparison),
+        ("`bounds`", schema_models.Bounds),
         ("`image`", schema_models.Image),
     ]
 

@@ -281,6 +281,22 @@ class Profile(Section):
         return self
 
 
+class Bounds(Section):
+    """What a job may take at most. A run that takes more ends, as its own result; no bound reruns anything."""
+
+    memory_mb: int | None = Field(
+        default=None,
+        ge=1,
+        description="MiB that a run or a visit may hold; null: its threads' share of the machine's memory, and on a "
+        "cluster of 2048 a thread. Mapped files do not count. Snakemake's `--set-resources train:mem_mb=N` goes first.",
+    )
+    processes: int | None = Field(
+        default=None,
+        ge=32,
+        description="Processes and threads that a job may have at once; null: 32 for each core that it finds, 512 at least.",
+    )
+
+
 class Image(Section):
     """The container image that jobs run in, where containers are used: one of the two keys."""
 
@@ -328,6 +344,7 @@ class Experiment(Section):
     )
     profile: Profile = Field(default=Profile(), description="What each arm costs to run.")
     comparison: Comparison = Field(default=Comparison(), description="How sure a verdict must be.")
+    bounds: Bounds = Field(default=Bounds(), description="What a job may take at most.")
     image: Image = Field(
         default=Image(base=DEFAULT_BASE), description="The container image that jobs run in, if in one."
     )

@@ -15,6 +15,8 @@ from assay.data.streams import stream_int
 from assay.environment import capture, code
 from assay.evaluation import metrics
 from assay.evaluation.predictions import Predictions, predict, write
+from assay.isolation import places
+from assay.isolation.supervisor import Crossing
 from assay.models.build import build
 from assay.models.sources import source_files
 from assay.records import (
@@ -56,8 +58,10 @@ class Run:
     module_roots: Sequence[Path] = ()
 
 
-def evaluate(run: Run) -> None:
+def evaluate(run: Run, crossing: Crossing | None = None) -> None:
     """Run the kept weights over the test split in the arm's execution settings.
+
+    crossing: the bound that this very job crossed, in place of predictions.
 
     Leaves `predictions.parquet` and, last, `record.json`. A training that did not complete, scores that are
     not finite and memory that ran out are results too: the record says so, its values are null and the
@@ -75,7 +79,9 @@ def evaluate(run: Run) -> None:
     outcome: Outcome = trained.outcome
     message = trained.message
     found = None
-    if outcome == "completed":
+    if crossing is not None:
+        outcome, message = crossing.outcome, crossing.message
+    elif outcome == "completed":
         try:
             found = _predictions(run, store, weights, device)
         except Diverged as error:
@@ -103,6 +109,7 @@ def evaluate(run: Run) -> None:
         environment=capture(threads=run.settings.execution.threads, device=device),
         metrics=_metrics(found),
         details={} if found is None else _details(found, store.manifest),
+        warnings=places.current().warnings,
     )
     record.write(run.output / "record.json")
 

@@ -1,7 +1,9 @@
 """A block: all arms on one machine, in one job, each visit in a fresh process, in counterbalanced order."""
 
+import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -16,6 +18,12 @@ from typing import Any
 from assay.config.schema import Arm, Profile, spec_of
 from assay.data.store import MANIFEST, open_store
 from assay.environment import capture, code
+from assay.isolation import places
+from assay.isolation.attempts import Evidence
+from assay.isolation.containment import contain
+from assay.isolation.places import take_all
+from assay.isolation.processes import adopt_orphans, end_descendants
+from assay.isolation.supervisor import Bounds, Crossing, Watch, make_first_to_go
 from assay.models.sources import source_files
 from assay.profiling.exchange import Result
 from assay.profiling.order import visit_order
@@ -83,15 +91,20 @@ def profile_block(
     data: Path,
     output: Path,
     module_roots: Sequence[Path] = (),
+    bounds: Bounds = Bounds(),  # noqa: B008, it never changes
 ) -> None:
     """Visit each arm twice and leave `output/ARM/record.json` and `output/ARM/telemetry.jsonl`.
 
     An arm whose visit fails, runs out of memory or gives scores that are not finite gets a record that says so
-    and is not visited again; the others go on.
+    and is not visited again; the others go on. So does one whose visit crosses `bounds`, which hold for each visit.
 
-    Raises: ValueError for data that cannot be read or a user's module that does not exist.
+    Raises: ValueError for data that cannot be read or a user's module that does not exist; MemoryError where a visit
+    crossed the bound on memory and is to be started again with more.
     """
     open_store(data)
+    place = take_all("cpu" if all(arm.execution.device == "cpu" for arm in arms.values()) else "auto")
+    adopt_orphans()
+    make_first_to_go()
     sources = {name: source_files(arm.model.source, module_roots) for name, arm in arms.items()}
     order = visit_order(list(arms), block)
     found = {name: _Arm(started=now()) for name in arms}
@@ -99,25 +112,30 @@ def profile_block(
         telemetry = output / name / "telemetry.jsonl"
         telemetry.parent.mkdir(parents=True, exist_ok=True)
         telemetry.write_bytes(b"")
-    for position, name in enumerate(order):
-        if found[name].failure is not None:
-            continue
-        print(f"visit {position + 1} of {len(order)}: {name}", flush=True)
-        request = {
-            "arm": spec_of(arms[name]),
-            "profile": profile.model_dump(mode="json"),
-            "data": str(data),
-            "module_roots": [str(root) for root in module_roots],
-            "visit": position,
-            "flops": not found[name].visits,
-            "telemetry": str(output / name / "telemetry.jsonl"),
-        }
-        found[name].visits.append(_visit(position, request))
+    with Evidence(output, bounds.memory_mb) as evidence:
+        for position, name in enumerate(order):
+            if found[name].failure is not None:
+                continue
+            print(f"visit {position + 1} of {len(order)}: {name}", flush=True)
+            request = {
+                "arm": spec_of(arms[name]),
+                "profile": profile.model_dump(mode="json"),
+                "data": str(data),
+                "module_roots": [str(root) for root in module_roots],
+                "visit": position,
+                "flops": not found[name].visits,
+                "telemetry": str(output / name / "telemetry.jsonl"),
+            }
+            watch = Watch(bounds, evidence, contain(bounds.memory_mb, bounds.processes))
+            place.bounds = evidence.held_by(watch.containment.held_by)
+            place.enter()
+            found[name].visits.append(_visit(position, request, watch))
     data_sha256 = sha256_file(data / MANIFEST)
     for name, arm in arms.items():
         record = _record(found[name], arm, profile, order, code("profile", sources[name]))
         identity = {"experiment": experiment, "arm": name, "block": block, "data_sha256": data_sha256}
         record.model_copy(update=identity).write(output / name / "record.json")
+    place.leave()
 
 
 def _record(found: _Arm, arm: Arm, profile: Profile, order: list[str], origin: Code) -> Record:
@@ -143,11 +161,11 @@ def _record(found: _Arm, arm: Arm, profile: Profile, order: list[str], origin: C
             "profile": profile.model_dump(mode="json", exclude={"enabled", "blocks"}),
             "visits": [visit.evidence() for visit in visits],
         },
-        warnings=_warnings(visits),
+        warnings=[*_warnings(visits), *places.current().warnings],
     )
 
 
-def _visit(position: int, request: dict[str, Any]) -> _Visit:
+def _visit(position: int, request: dict[str, Any], watch: Watch) -> _Visit:
     """Start a process for one visit and wait for its end; it dies with this one if that is interrupted."""
     paths = [str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
@@ -155,20 +173,55 @@ def _visit(position: int, request: dict[str, Any]) -> _Visit:
         path = Path(folder) / "result.json"
         started, before, launched = now(), machine(), time.monotonic()
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "assay.profiling.visit"], stdin=subprocess.PIPE, env=environment
+            [sys.executable, "-P", "-m", "assay.profiling.visit"],
+            stdin=subprocess.PIPE,
+            env=environment,
+            preexec_fn=watch.containment.enter if watch.containment.by_namespace else None,
         )
         try:
-            process.communicate(json.dumps(request | {"result": str(path), "launched": launched}).encode())
+            assert process.stdin is not None
+            watch.containment.admit(process.pid)
+            with contextlib.suppress(BrokenPipeError), process.stdin as requests:
+                requests.write(json.dumps(request | {"result": str(path), "launched": launched}).encode())
+            crossing = _wait(process, path, watch)
         finally:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
+            watch.containment.forbid_forks()
+            process.kill()
+            process.wait()
+            end_descendants(os.getpid())
+            watch.containment.remove()
         seconds = time.monotonic() - launched
-        try:
-            result = Result.model_validate_json(path.read_bytes())
-        except FileNotFoundError:
+        if crossing is not None:
+            result = Result(outcome=crossing.outcome, message=crossing.message)
+        elif path.exists():
+            result = _result(path)
+        else:
             result = Result(outcome="failed", message=_ending(process.returncode))
     return _Visit(position, started, now(), process.pid, before, machine(), seconds, result)
+
+
+def _wait(process: "subprocess.Popen[bytes]", path: Path, watch: Watch) -> Crossing | None:
+    """Until a visit ends or crosses a bound. Raises: MemoryError if that is to be cured by starting it again."""
+    ended = os.pidfd_open(process.pid)
+    crossing = None
+    try:
+        while crossing is None and not select.select([ended], [], [], watch.interval)[0]:
+            crossing = watch.look()
+        if crossing is None and not (path.exists() and _result(path).outcome == "completed"):
+            crossing = watch.look()  # a refused process or a kill for memory may be what it ended by
+    finally:
+        os.close(ended)
+    if crossing is None:
+        return None
+    print(crossing.message, file=sys.stderr, flush=True)
+    if crossing.ended == "out_of_memory" and watch.bounds.retry_memory:
+        watch.evidence.end(crossing.ended, signal.SIGKILL)
+        raise MemoryError(crossing.message)
+    return crossing
+
+
+def _result(path: Path) -> Result:
+    return Result.model_validate_json(path.read_bytes())
 
 
 def _ending(status: int) -> str:

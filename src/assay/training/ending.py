@@ -6,15 +6,19 @@ from typing import Any, Literal
 
 from assay.config.schema import spec_of
 from assay.data.store import MANIFEST
-from assay.environment import capture, code
+from assay.environment import capture, code, select_device
+from assay.isolation.places import current as current_place
+from assay.isolation.supervisor import Crossing
 from assay.models.sources import source_files
 from assay.records import Environment, Log, Outcome, Record, canonical_json, now, sha256_file, sha256_text
+from assay.training.checkpoint import sole_writer
 from assay.training.run import (
     Run,
     earlier_failures,
     failure_file,
     identity,
     interrupted,
+    lock,
     no_metrics,
     tidy,
     write_weights,
@@ -25,7 +29,7 @@ from assay.training.run import (
 class Ending:
     """`about`: what rank 0 said of the run when it began it."""
 
-    kind: Literal["stopped", "out_of_memory", "refused", "failed"]
+    kind: Literal["stopped", "out_of_memory", "refused", "failed", "crossed"]
     host: str | None = None
     message: str = ""
     rank: int | None = None
@@ -35,6 +39,8 @@ class Ending:
 
     @property
     def text(self) -> str:
+        if self.host is None:
+            return self.message
         where = "" if self.rank is None else f"rank {self.rank} (process {self.process}) "
         return f"{where}on {self.host}: {self.message}"
 
@@ -55,12 +61,7 @@ def conclude(run: Run, ending: Ending | None, *, started: str, first: bool) -> i
         return 1
     if ending.kind == "out_of_memory":
         if first:
-            weights = write_weights({}, run.output / "model.safetensors")
-            record = _record(run, ending, "out_of_memory", started)
-            changes = {"weights_sha256": weights, "metrics": no_metrics(), "warnings": earlier_failures(run)}
-            _log(run, ending, "finished", outcome="out_of_memory")
-            record.model_copy(update=changes).write(run.output / "record.json")
-            tidy(run)
+            _leave_result(run, ending, "out_of_memory", started)
         return 0
     print(
         f"{run.output}: {ending.text}; the run ends, and the same command goes on from its last checkpoint",
@@ -70,6 +71,35 @@ def conclude(run: Run, ending: Ending | None, *, started: str, first: bool) -> i
         _log(run, ending, "failed", host=ending.host, rank=ending.rank, process=ending.process)
         _record(run, ending, "failed", started).write(failure_file(run))
     return 1
+
+
+def leave_crossing(run: Run, crossing: Crossing, *, first: bool) -> int:
+    """The result of a run that crossed a bound and was ended for it: nothing that it computed is kept.
+
+    Returns the exit status: 0, or 1 on a node that is not the first, whose run the first node ends.
+    """
+    if not first:
+        return 1
+    device = select_device(run.settings.execution.device)
+    environment = capture(threads=run.settings.execution.threads, device=device)
+    about = {
+        "attempts": crossing.attempt if run.checkpoint.exists() else 1,
+        "environment": environment.model_dump(mode="json"),
+    }
+    with sole_writer(lock(run)):
+        ending = Ending("crossed", message=crossing.message, about=about)
+        _leave_result(run, ending, crossing.outcome, crossing.started)
+    return 0
+
+
+def _leave_result(run: Run, ending: Ending, outcome: Outcome, started: str) -> None:
+    """A record and no weights."""
+    weights = write_weights({}, run.output / "model.safetensors")
+    warnings = [*earlier_failures(run), *current_place().warnings]
+    changes = {"weights_sha256": weights, "metrics": no_metrics(), "warnings": warnings}
+    _log(run, ending, "finished", outcome=outcome)
+    _record(run, ending, outcome, started).model_copy(update=changes).write(run.output / "record.json")
+    tidy(run)
 
 
 def _log(run: Run, ending: Ending, event: str, **fields: Any) -> None:
@@ -97,7 +127,7 @@ def _record(run: Run, ending: Ending, outcome: Outcome, started: str) -> Record:
         environment=capture(threads=run.settings.execution.threads, device=None)
         if environment is None
         else Environment.model_validate(environment),
-        details={"ranks": about.get("ranks")},
+        details={} if about.get("ranks") is None else {"ranks": about["ranks"]},
         resumed=about.get("attempts", 1) > 1,
         attempts=about.get("attempts", 1),
     )

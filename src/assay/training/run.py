@@ -22,6 +22,7 @@ from assay.data.batches import Batches
 from assay.data.store import MANIFEST, open_store
 from assay.data.streams import stream_int
 from assay.environment import capture, code
+from assay.isolation.places import current as current_place
 from assay.models.build import build
 from assay.models.sources import source_files
 from assay.records import (
@@ -180,7 +181,7 @@ def train_as(
         details=details if ranks.size == 1 else details | {"ranks": places},
         resumed=resumed,
         attempts=checkpoints.attempt,
-        warnings=checkpoints.warnings + earlier_failures(run),
+        warnings=[*checkpoints.warnings, *earlier_failures(run), *current_place().warnings],
     )
     record.write(run.output / "record.json")
     tidy(run)

@@ -1,0 +1,3 @@
+from supervised_jobs import supervised
+
+__all__ = ["supervised"]
