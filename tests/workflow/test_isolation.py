@@ -1,6 +1,7 @@
 """An arm that takes memory or processes without end, beside one that behaves."""
 
 import json
+import re
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 from project import TINY, Project
 
-from assay.isolation.attempts import last_attempt
+from assay.isolation.attempts import Ended, Evidence, last_attempt
 
 OWN = """
 import os, time
@@ -137,3 +138,24 @@ def test_memory_is_shared_out_by_snakemake_and_overridden_by_its_own_means(proje
     assert project.planned(str((record / "record.json").relative_to(project.folder))) == {}, (
         "a bound reruns nothing"
     )
+
+
+@pytest.mark.parametrize(
+    ("attempt", "ended", "words"),
+    [
+        (1, "out_of_memory", "--memory-mb 2048 --at-memory-bound retry"),
+        (2, "out_of_memory", "--memory-mb 4096 --at-memory-bound retry"),
+        (2, "interrupted", "--memory-mb 2048 --at-memory-bound retry"),
+        (4, "out_of_memory", "--memory-mb 4096 --at-memory-bound result"),
+    ],
+)
+def test_a_cluster_gives_more_memory_for_want_of_memory_alone(
+    attempt: int, ended: Ended, words: str, project: Project
+) -> None:
+    record = "results/tiny/runs/mlp/seed-0/train/record.json"
+    Evidence(project.folder / Path(record).parent, 2048).end(ended)
+    said = project.run(
+        "--executor", "slurm", "--jobs", "2", "--attempt", str(attempt), "--dry-run", "-p", "--", record
+    )
+    (command,) = re.findall(r"stage train .*", said)
+    assert words in command

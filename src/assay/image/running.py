@@ -16,6 +16,8 @@ PASSED_PREFIXES = ("SLURM_", "ASSAY_")
 INJECTED = ("APPTAINERENV_", "SINGULARITYENV_")
 """Variables by which Apptainer sets others in the image."""
 _GPU = Path("/dev/nvidiactl")
+_CONTROL_GROUPS = Path("/sys/fs/cgroup")
+"""Apptainer hides them; a job's own is what bounds it where the kernel lets one be made."""
 
 
 def confine(environment: MutableMapping[str, str]) -> None:
@@ -36,7 +38,7 @@ def arguments(given: str, binds: Iterable[Path], *, gpu: bool | None = None) -> 
     words = ["--cleanenv", "--no-home", "--no-eval"]
     if _GPU.exists() if gpu is None else gpu:
         words.append("--nv")
-    for path in _outermost(path.resolve() for path in binds):
+    for path in _outermost(path.resolve() for path in (*binds, _CONTROL_GROUPS)):
         words += ["--bind", str(path)]
     return " ".join([given, *map(shlex.quote, words)]).strip()
 

@@ -188,6 +188,6 @@ def test_the_driver_comes_in_where_there_is_a_gpu(tmp_path: Path, monkeypatch: p
     (other / "deeper").mkdir(parents=True)
     binds = [other / "deeper", other, tmp_path / "inside", tmp_path / "nowhere"]
     assert arguments("--writable-tmpfs", binds, gpu=True) == (
-        f"--writable-tmpfs --cleanenv --no-home --no-eval --nv --bind '{other}'"
+        f"--writable-tmpfs --cleanenv --no-home --no-eval --nv --bind /sys/fs/cgroup --bind '{other}'"
     )
     assert "--nv" not in arguments("", [], gpu=False)

@@ -47,7 +47,7 @@ def test_every_line_of_the_log_has_the_fields_of_the_design(make_run: MakeRun) -
 
 
 def test_arms_are_paired_by_seed_whatever_their_model_draws(make_run: MakeRun, tmp_path: Path) -> None:
-    (tmp_path / "drawing.py").write_text(
+    (tmp_path / "paired.py").write_text(
         "import random, numpy, torch\n"
         "class Net(torch.nn.Module):\n"
         "    def __init__(self, n, m):\n"
@@ -63,7 +63,7 @@ def test_arms_are_paired_by_seed_whatever_their_model_draws(make_run: MakeRun, t
     arms = {
         "mlp": arm_of(augmentation=augmentation),
         "cnn": arm_of("builtin:cnn", augmentation=augmentation),
-        "own": arm_of("drawing:net", options={}, augmentation=augmentation),
+        "own": arm_of("paired:net", options={}, augmentation=augmentation),
     }
     records = {
         (name, seed): trained(make_run(name, seed=seed, settings=arm, roots=(tmp_path,)))
