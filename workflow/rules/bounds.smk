@@ -1,7 +1,7 @@
 """What each job may take: memory as a resource, by which Snakemake starts no more jobs than there is memory for."""
 
 CLUSTER_MB_PER_THREAD = 2048
-BOUNDS = f"--processes {EXPERIMENT.bounds.processes or 'auto'}"
+PROCESSES = EXPERIMENT.bounds.processes or "auto"
 
 if not ON_CLUSTER and "mem_mb" not in workflow.global_resources:
     workflow.global_resources["mem_mb"] = share_of_memory_mb(1, 1)

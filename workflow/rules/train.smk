@@ -18,6 +18,7 @@ rule train:
         mem_mb=memory_mb(
             by_arm(lambda arm: arm.execution.threads), "results/{experiment}/runs/{arm}/seed-{seed}/train"
         ),
+        processes=PROCESSES,
         at_memory_bound=AT_MEMORY_BOUND,
     params:
         stage=by_arm(
@@ -26,6 +27,7 @@ rule train:
     message:
         "Train {wildcards.arm} at seed {wildcards.seed}"
     shell:
-        "stage train {BOUNDS} --memory-mb {resources.mem_mb} --at-memory-bound {resources.at_memory_bound} "
+        "stage train --processes {resources.processes} --memory-mb {resources.mem_mb} "
+        "--at-memory-bound {resources.at_memory_bound} "
         "--experiment {wildcards.experiment} --arm {wildcards.arm} --seed {wildcards.seed} "
         "{params.stage[arguments]} --manifest {input.data} --record {output.record} > {log.text} 2>&1"
