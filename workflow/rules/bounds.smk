@@ -2,7 +2,7 @@
 
 CLUSTER_MB, CLUSTER_MB_PER_THREAD = 4096, 2048
 """Asked for on a cluster, where the experiment says nothing: what PyTorch with CUDA holds by itself, and room to work."""
-BOUNDS = f"--processes {EXPERIMENT.bounds.processes or 'auto'}"
+PROCESSES = EXPERIMENT.bounds.processes or "auto"
 
 if not ON_CLUSTER and "mem_mb" not in workflow.global_resources:
     workflow.global_resources["mem_mb"] = share_of_memory_mb(1, 1)

@@ -11,6 +11,7 @@ rule prepare_data:
     threads: 1
     resources:
         mem_mb=memory_mb(ALL_CORES, "results/{experiment}/data"),
+        processes=PROCESSES,
         at_memory_bound=AT_MEMORY_BOUND,
     params:
         stage=stage_params("data", settings=EXPERIMENT.data, module_root=module_roots(EXPERIMENT.data.source)),
@@ -18,5 +19,6 @@ rule prepare_data:
     message:
         "Prepare the data of {wildcards.experiment}"
     shell:
-        "stage prepare_data {BOUNDS} --memory-mb {resources.mem_mb} --at-memory-bound {resources.at_memory_bound} "
+        "stage prepare_data --processes {resources.processes} --memory-mb {resources.mem_mb} "
+        "--at-memory-bound {resources.at_memory_bound} "
         "{params.stage[arguments]} --output results/{wildcards.experiment}/data > {log} 2>&1"

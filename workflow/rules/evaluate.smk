@@ -17,6 +17,7 @@ rule evaluate:
         mem_mb=memory_mb(
             by_arm(lambda arm: arm.execution.threads), "results/{experiment}/runs/{arm}/seed-{seed}/evaluate"
         ),
+        processes=PROCESSES,
         at_memory_bound=AT_MEMORY_BOUND,
     params:
         stage=by_arm(
@@ -25,7 +26,8 @@ rule evaluate:
     message:
         "Evaluate {wildcards.arm} at seed {wildcards.seed} on the test split"
     shell:
-        "stage evaluate {BOUNDS} --memory-mb {resources.mem_mb} --at-memory-bound {resources.at_memory_bound} "
+        "stage evaluate --processes {resources.processes} --memory-mb {resources.mem_mb} "
+        "--at-memory-bound {resources.at_memory_bound} "
         "--experiment {wildcards.experiment} --arm {wildcards.arm} --seed {wildcards.seed} "
         "{params.stage[arguments]} --manifest results/{wildcards.experiment}/data/manifest.json "
         "--trained {input.train} --record {output.record} > {log} 2>&1"

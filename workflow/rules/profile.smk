@@ -16,13 +16,15 @@ rule profile:
         gpu=min(1, MOST_GPUS),
         slurm_extra="--exclusive",
         mem_mb=memory_mb(ALL_CORES, "results/{experiment}/profile/block-{block}"),
+        processes=PROCESSES,
         at_memory_bound=AT_MEMORY_BOUND,
     params:
         stage=stage_params("profile", settings=profile_settings(), module_root=module_roots(*MODEL_SOURCES)),
     message:
         "Profile all arms, block {wildcards.block}"
     shell:
-        "stage profile {BOUNDS} --memory-mb {resources.mem_mb} --at-memory-bound {resources.at_memory_bound} "
+        "stage profile --processes {resources.processes} --memory-mb {resources.mem_mb} "
+        "--at-memory-bound {resources.at_memory_bound} "
         "--experiment {wildcards.experiment} --block {wildcards.block} "
         "{params.stage[arguments]} --data results/{wildcards.experiment}/data "
         "--output results/{wildcards.experiment}/profile/block-{wildcards.block} > {log} 2>&1"

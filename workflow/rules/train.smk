@@ -21,6 +21,7 @@ rule train:
             by_arm(lambda arm: arm.execution.threads * arm.execution.devices),
             "results/{experiment}/runs/{arm}/seed-{seed}/train",
         ),
+        processes=PROCESSES,
         at_memory_bound=AT_MEMORY_BOUND,
     params:
         stage=by_arm(
@@ -29,7 +30,8 @@ rule train:
     message:
         "Train {wildcards.arm} at seed {wildcards.seed}"
     shell:
-        "on_nodes {threads}; stage train {BOUNDS} --memory-mb {resources.mem_mb} --at-memory-bound {resources.at_memory_bound} "
+        "on_nodes {threads}; stage train --processes {resources.processes} --memory-mb {resources.mem_mb} "
+        "--at-memory-bound {resources.at_memory_bound} "
         "--experiment {wildcards.experiment} --arm {wildcards.arm} --seed {wildcards.seed} "
         "{params.stage[arguments]} --manifest {input.data} --record {output.record} > {log.text} 2>&1"
 

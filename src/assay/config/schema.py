@@ -288,7 +288,7 @@ class Bounds(Section):
         default=None,
         ge=1,
         description="MiB that a run or a visit may hold; null: its threads' share of the machine's memory, and on a "
-        "cluster of 2048 a thread. Mapped files do not count. Snakemake's `--set-resources train:mem_mb=N` goes first.",
+        "cluster 4 GiB and 2 GiB a thread. Mapped files do not count. Snakemake's `--set-resources train:mem_mb=N` goes first.",
     )
     processes: int | None = Field(
         default=None,
