@@ -119,7 +119,8 @@ def test_no_measurement_outlives_its_session(project: Project) -> None:
 
 
 def test_second_run_at_once_is_refused(project: Project) -> None:
-    project.write(LONGER)
+    # Long enough that the first still runs when the second has come to its first job.
+    project.write(LONGER | {"training": LONGER["training"] | {"epochs": 250}})
     first = start(project)
     wait_for_epoch(project, first, 1)
     second = project.snakemake()

@@ -5,7 +5,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import takewhile
 from pathlib import Path
+from tempfile import gettempdir
 
 import pytest
 
@@ -53,9 +55,8 @@ Supervised = Callable[..., "subprocess.Popen[str]"]
 def supervised(tmp_path: Path) -> Supervised:
     """Starts a supervisor whose job runs `body`."""
     tmp_path.chmod(0o777)
-    for folder in tmp_path.parents:  # of pytest's own, which nobody else may enter
-        if folder.owner() == tmp_path.owner() and folder.name.startswith(("pytest", "h-")):
-            folder.chmod(folder.stat().st_mode | 0o111)
+    for folder in takewhile(lambda folder: folder != Path(gettempdir()), tmp_path.parents):
+        folder.chmod(folder.stat().st_mode | 0o111)  # pytest's own, which nobody else may enter
 
     def start(
         body: str,
