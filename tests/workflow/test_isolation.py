@@ -143,7 +143,7 @@ def test_memory_is_shared_out_by_snakemake_and_overridden_by_its_own_means(proje
 @pytest.mark.parametrize(
     ("attempt", "ended", "words"),
     [
-        (1, "out_of_memory", "--memory-mb 2048 --at-memory-bound retry"),
+        (1, "out_of_memory", "--memory-mb 6144 --at-memory-bound retry"),
         (2, "out_of_memory", "--memory-mb 4096 --at-memory-bound retry"),
         (2, "interrupted", "--memory-mb 2048 --at-memory-bound retry"),
         (4, "out_of_memory", "--memory-mb 4096 --at-memory-bound result"),

@@ -1,7 +1,7 @@
 rule prepare_data:
     input:
         needs_image(),
-        "results/{experiment}/health/record.json",
+        HEALTH,
         user_sources(EXPERIMENT.data.source),
     output:
         manifest="results/{experiment}/data/manifest.json",

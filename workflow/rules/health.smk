@@ -17,3 +17,21 @@ rule check_health:
     shell:
         "stage check_health --experiment {wildcards.experiment} --device {params.device} "
         "--record {output.record} > {log} 2>&1"
+
+
+# Where trainings ask a cluster for GPUs, all other jobs come to nodes of another kind.
+HEALTH = ["results/{experiment}/health/record.json"]
+if ON_CLUSTER and MOST_GPUS:
+    HEALTH.append("results/{experiment}/health/without-gpu/record.json")
+
+    use rule check_health as check_health_without_gpu with:
+        output:
+            record=HEALTH[1],
+        log:
+            "logs/{experiment}/check_health_without_gpu.log",
+        resources:
+            gpu=0,
+        params:
+            device="cpu",
+        message:
+            "Check the health of a node without a GPU"
