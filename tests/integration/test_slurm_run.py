@@ -20,6 +20,7 @@ from project import TINY, Project, copy_project
 from slurm_cluster import MISSING, Cluster
 
 from assay.config.bases import Base
+from assay.slurm.endings import minutes, state_of
 
 pytestmark = [
     pytest.mark.integration,
@@ -235,6 +236,12 @@ def test_scancel(slow: Site, uninterrupted: str) -> None:
     process = slow.start("--slurm-status-command", "sacct", "--", RECORD)
     first = slow.wait_for_steps()
     slow.cluster.run("scancel", first)
+    cancelled = slow.folder / "cancelled.log"
+    cancelled.write_text(f"Slurm job {first}\nits own words")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLURM_CONF", slow.cluster.environment["SLURM_CONF"])
+        slow.cluster.wait_until(lambda: state_of(cancelled) == "CANCELLED", 60)
+        assert minutes(60, cancelled, attempt=2) == 60, "time was not what it wanted"
     record = slow.finish(process)
     check_resumed(record, slow, uninterrupted)
     assert slow.job() != first, "Snakemake submitted another job"
