@@ -212,6 +212,22 @@ def test_the_sites_profile_is_written_from_what_is_there_and_runs(slow: Site, cl
     assert "Unable to guess SLURM account" not in output
 
 
+def test_apptainer_on_the_nodes_alone_is_enough(site: Site) -> None:
+    without = 'mount --bind /dev/null "$(command -v apptainer)" && ! apptainer --version && exec "$@"'
+    command = site.command("--", "results/tiny/health/record.json")
+    done = subprocess.run(
+        ["unshare", "--mount", "bash", "-c", without, "login", *command],
+        cwd=site.folder,
+        env=site.environment(),
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr + site.slurm_logs()
+    record = json.loads((site.results / "health/record.json").read_text())
+    assert record["environment"]["image"] is not None
+
+
 def test_a_profile_of_the_users_own_is_not_shadowed_without_a_word(site: Site) -> None:
     own = site.folder / "home/.config/snakemake/slurm"
     own.mkdir(parents=True)
