@@ -198,7 +198,7 @@ def test_the_sites_profile_is_written_from_what_is_there_and_runs(slow: Site, cl
     port = cluster.ports["controller"]
     done = look("--reach", f"127.0.0.1:{port}")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "partition main (default): 8 CPUs, 32000 MiB, 2 GPUs a node, no time limit" in done.stdout
+    assert "partition main (default): 20 CPUs, 32000 MiB, 2 GPUs a node, no time limit" in done.stdout
     assert "accounts: assay" in done.stdout and "accounting: runs" in done.stdout
     assert re.search(r"node \S+ of urgent: /\S+/apptainer, reaches the network", done.stdout)
     profile = yaml.safe_load((slow.folder / "profiles/site/config.yaml").read_text())
