@@ -198,8 +198,13 @@ class Cluster:
 
     def kill_node(self, name: str) -> None:
         """Kill a node's slurmd and all that its jobs run, at once and unasked, as when a machine dies."""
+        # What runs in a container does not tell the node's name; it is found by what started it, and dies with it.
+        victims = family(self.processes(name))
         daemon = self._daemons.pop(name)
         daemon.kill()
+        for victim in victims:
+            with suppress(ProcessLookupError):
+                os.kill(victim, signal.SIGKILL)
         daemon.wait()
         self._kill_processes(name)
 
@@ -403,6 +408,20 @@ def listens(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def family(processes: list[int]) -> set[int]:
+    """These processes and all that descend from them."""
+    parents = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            with suppress(OSError):
+                stat = (folder / "stat").read_text()
+                parents[int(folder.name)] = int(stat.rpartition(")")[2].split()[1])
+    found = set(processes)
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found
 
 
 def environments() -> Iterator[tuple[int, list[str]]]:
