@@ -303,7 +303,8 @@ def test_two_nodes_train_one_run(site: Site) -> None:
         TINY | {"arms": {name: {"execution": {"nodes": 2}} | arm for name, arm in TINY["arms"].items()}}
     )
     refused = host.snakemake("--dry-run")
-    assert refused.returncode != 0 and "execution.nodes: 2 needs a cluster" in refused.stderr
+    assert refused.returncode != 0
+    assert "execution.nodes: 2 needs a cluster" in refused.stdout + refused.stderr
     host.write(TINY)
     host.run("--", record)
     alone = json.loads((host.folder / record).read_text())
@@ -313,4 +314,4 @@ def test_two_nodes_train_one_run(site: Site) -> None:
         for project in (host, site)
     )
     for name, weight in here.items():
-        assert (weight - there[name]).abs().max() < 1e-5, name
+        assert (weight - there[name]).abs().max() < 1e-4, name
