@@ -2,6 +2,7 @@
 
 CLUSTER_MB, CLUSTER_MB_PER_THREAD = 4096, 2048
 """Asked for on a cluster, where the experiment says nothing: what PyTorch with CUDA holds by itself, and room to work."""
+LEAST = LEAST_WITH_GPU_MB if device_asked_for() != "cpu" and GPU.exists() else LEAST_MB
 PROCESSES = EXPERIMENT.bounds.processes or "auto"
 
 if not ON_CLUSTER and "mem_mb" not in workflow.global_resources:
@@ -18,7 +19,9 @@ def memory_mb(threads, folder):
     def least(wildcards):
         count = threads(wildcards) if callable(threads) else threads
         share = (
-            CLUSTER_MB + CLUSTER_MB_PER_THREAD * count if ON_CLUSTER else share_of_memory_mb(count, ALL_CORES)
+            CLUSTER_MB + CLUSTER_MB_PER_THREAD * count
+            if ON_CLUSTER
+            else share_of_memory_mb(count, ALL_CORES, least=LEAST)
         )
         return EXPERIMENT.bounds.memory_mb or share
 

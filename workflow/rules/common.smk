@@ -20,7 +20,7 @@ from assay.image.recipe import Recipe, place
 from assay.image.running import arguments as image_arguments
 from assay.image.running import confine, names_lock
 from assay.isolation.attempts import last_attempt
-from assay.isolation.machine import share_of_memory_mb
+from assay.isolation.machine import GPU, LEAST_MB, LEAST_WITH_GPU_MB, share_of_memory_mb
 from assay.isolation.places import share as share_places
 from assay.models.sources import check_source, source_files
 from assay.records import canonical_json, sha256_text

@@ -287,8 +287,9 @@ class Bounds(Section):
     memory_mb: int | None = Field(
         default=None,
         ge=1,
-        description="MiB that a run or a visit may hold; null: its threads' share of the machine's memory, and on a "
-        "cluster 4 GiB and 2 GiB a thread. Mapped files do not count. Snakemake's `--set-resources train:mem_mb=N` goes first.",
+        description="MiB that a run or a visit may hold; null: its threads' share of the machine's memory, 2 GiB at "
+        "least and 6 GiB beside a GPU; on a cluster 4 GiB and 2 GiB a thread. Mapped files do not count. Snakemake's "
+        "`--set-resources train:mem_mb=N` goes first.",
     )
     processes: int | None = Field(
         default=None,

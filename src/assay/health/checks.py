@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from assay.image.lock import ImageLock
 from assay.image.verify import differences
+from assay.isolation.machine import GPU
 
 if TYPE_CHECKING:
     import torch
@@ -19,7 +20,6 @@ LEAST_MEMORY = 2**30
 LEAST_DISK = 2**30
 MOST_SKEW = 2.0
 """Seconds between this node's clock and the one that dates its files."""
-_GPU = Path("/dev/nvidiactl")
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def gpu(node: Node) -> Finding:
         names = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
         return Finding("GPU", True, ", ".join(names))
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if _GPU.exists() and hidden not in {"", "-1"}:
+    if GPU.exists() and hidden not in {"", "-1"}:
         return Finding(
             "GPU",
             False,

@@ -5,6 +5,8 @@ import shlex
 from collections.abc import Iterable, MutableMapping
 from pathlib import Path
 
+from assay.isolation.machine import GPU
+
 PASSED = (
     "CUDA_VISIBLE_DEVICES",
     "CUDA_DEVICE_ORDER",
@@ -15,7 +17,6 @@ PASSED = (
 PASSED_PREFIXES = ("SLURM_", "ASSAY_")
 INJECTED = ("APPTAINERENV_", "SINGULARITYENV_")
 """Variables by which Apptainer sets others in the image."""
-_GPU = Path("/dev/nvidiactl")
 _CONTROL_GROUPS = Path("/sys/fs/cgroup")
 """Apptainer hides them; a job's own is what bounds it where the kernel lets one be made."""
 
@@ -36,7 +37,7 @@ def arguments(given: str, binds: Iterable[Path], *, gpu: bool | None = None) -> 
     gpu: whether to bring in NVIDIA's driver; None: where this node has one.
     """
     words = ["--cleanenv", "--no-home", "--no-eval"]
-    if _GPU.exists() if gpu is None else gpu:
+    if GPU.exists() if gpu is None else gpu:
         words.append("--nv")
     for path in _outermost(path.resolve() for path in (*binds, _CONTROL_GROUPS)):
         words += ["--bind", str(path)]

@@ -5,13 +5,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 CGROUP, PROC = Path("/sys/fs/cgroup"), Path("/proc")
+GPU = Path("/dev/nvidiactl")
+"""There where NVIDIA's driver is."""
 LEFT_FREE = 0.1
 """Share of the memory that jobs leave to Snakemake and the system."""
+LEAST_MB, LEAST_WITH_GPU_MB = 2048, 6144
+"""For a job, however many cores the machine has: PyTorch, its CUDA context where there is one, and room to work."""
 
 
-def share_of_memory_mb(threads: int, cores: int) -> int:
-    """MiB for a job of `threads` among jobs that fill `cores`; all of it where the job fills them alone."""
-    return max(1, int(machine_memory_mb() * (1 - LEFT_FREE) * min(1.0, threads / cores)))
+def share_of_memory_mb(threads: int, cores: int, *, least: int = 0) -> int:
+    """MiB for a job of `threads` among jobs that fill `cores`; all of it where the job fills them alone.
+
+    least: what it gets in any case, if the machine has so much; fewer jobs run side by side then.
+    """
+    there = machine_memory_mb() * (1 - LEFT_FREE)
+    return max(1, int(min(there, max(least, there * threads / cores))))
 
 
 def machine_memory_mb() -> int:

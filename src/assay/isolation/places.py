@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from assay.isolation.machine import owns_cores
+from assay.isolation.machine import GPU, owns_cores
 
 SHARED = "ASSAY_PLACES"
 """Variable that names the network in which jobs on this machine see each other's names."""
@@ -24,7 +24,6 @@ TAKEN = "ASSAY_PLACE"
 NAMES = "assay"
 """What the names of cores and GPUs begin with."""
 _TOPOLOGY = Path("/sys/devices/system/cpu")
-_GPU = Path("/dev/nvidiactl")
 _NETWORK = Path("/proc/self/ns/net")
 
 
@@ -144,7 +143,7 @@ def parse_list(text: str) -> set[int]:
 def gpus() -> list[str]:
     """UUIDs of the GPUs that this process may use; none where CUDA_VISIBLE_DEVICES cannot be told apart."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if not _GPU.exists() or chosen == "":
+    if not GPU.exists() or chosen == "":
         return []
     try:
         import pynvml

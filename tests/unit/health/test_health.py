@@ -40,7 +40,7 @@ def test_this_machine_is_fit_and_says_what_it_could_not_check(tmp_path: Path) ->
 def test_a_gpu_that_pytorch_does_not_see_is_no_cpu_machine(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checks, "_GPU", node.results)
+    monkeypatch.setattr(checks, "GPU", node.results)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     finding = found("GPU", node)
     assert finding.ok is False and "CUDA_VISIBLE_DEVICES=" in finding.advice

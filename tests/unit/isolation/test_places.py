@@ -158,3 +158,7 @@ def test_memory_is_shared_by_threads() -> None:
     assert 0 < whole < machine_memory_mb() <= int(Path("/proc/meminfo").read_text().split()[1]) // 1024
     assert share_of_memory_mb(1, 4) == pytest.approx(whole / 4, abs=1)
     assert share_of_memory_mb(9, 4) == whole
+    least = whole // 2
+    assert share_of_memory_mb(1, 4, least=least) == least, "however many cores the machine has"
+    assert share_of_memory_mb(3, 4, least=least) == pytest.approx(whole * 3 / 4, abs=1)
+    assert share_of_memory_mb(1, 4, least=whole * 2) == whole, "no more than there is"
