@@ -141,6 +141,13 @@ def test_margin_runs_the_comparison_alone(finished: Project) -> None:
         assert finished.planned() == RESOLVED
 
 
+def test_how_closely_runs_are_watched_runs_no_measurement(finished: Project) -> None:
+    with settings(finished, telemetry={"interval": 0.5}):
+        assert finished.planned() == RESOLVED
+    with settings(finished, telemetry={"enabled": False}):
+        assert finished.planned() == RESOLVED
+
+
 def test_split_runs_everything(finished: Project) -> None:
     with settings(finished, data={"source": "digits", "split_seed": 1}):
         planned = finished.planned()

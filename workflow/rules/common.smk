@@ -56,6 +56,9 @@ MOST_THREADS = max(arm.execution.threads for arm in EXPERIMENT.arms.values())
 ALL_CORES = MOST_THREADS if ON_CLUSTER else workflow.resource_settings.cores or MOST_THREADS
 """For jobs that have this machine to themselves; a cluster gives them a node of their own instead."""
 
+# Not among the parameters: how closely runs are watched decides nothing that they compute.
+TELEMETRY = f"--telemetry {EXPERIMENT.telemetry.interval:g}" if EXPERIMENT.telemetry.enabled else ""
+
 IMAGE = place(Recipe(EXPERIMENT.image.chosen)) if CONTAINED else None
 if CONTAINED:
     names_lock(os.environ, IMAGE.lock)

@@ -17,6 +17,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--module-root", type=Path, nargs="+", default=[Path()], help="where modules are sought"
     )
+    parser.add_argument(
+        "--telemetry", type=float, metavar="SECONDS", help="between two samples of the machine; without: none"
+    )
     arguments = parser.parse_args(argv)
 
     from assay.config.schema import Arm, Profile
@@ -36,6 +39,7 @@ def main(argv: list[str] | None = None) -> int:
             data=arguments.data,
             output=arguments.output,
             module_roots=arguments.module_root,
+            telemetry=arguments.telemetry,
         )
     except (ValueError, OSError) as error:
         print(f"profile: block {arguments.block}: {error}", file=sys.stderr)

@@ -16,6 +16,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--module-root", type=Path, nargs="+", default=[Path()], help="where modules are sought"
     )
+    parser.add_argument(
+        "--telemetry", type=float, metavar="SECONDS", help="between two samples of the machine; without: none"
+    )
     arguments = parser.parse_args(argv)
 
     from assay.config.schema import Arm
@@ -30,6 +33,7 @@ def main(argv: list[str] | None = None) -> int:
         output=arguments.record.parent,
         checkpoint=arguments.record.parents[1] / "checkpoint",
         module_roots=arguments.module_root,
+        telemetry=arguments.telemetry,
     )
     try:
         return train(run)

@@ -35,7 +35,7 @@ MOST_SEEDS = 1_000_000
 _KINDS = {("training", "optimizer"): "name", ("training", "schedule"): "name", ("model",): "source"}
 """Sections whose other keys belong to their kind: an arm that changes the kind starts them anew."""
 _OTHER_KEYS = tuple(name for name in Experiment.model_fields if name != "arms")
-_MAY_BE_EMPTY = (*ARM_SECTIONS, "profile", "comparison", "image", "question", "baseline")
+_MAY_BE_EMPTY = (*ARM_SECTIONS, "profile", "telemetry", "comparison", "image", "question", "baseline")
 _ANY_MODEL = {"model": {"source": "builtin:mlp"}}
 
 

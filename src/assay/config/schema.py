@@ -254,6 +254,13 @@ class Profile(Section):
         return self
 
 
+class Telemetry(Section):
+    """What is sampled of the machine beside every training and profile visit. Changing it reruns neither."""
+
+    enabled: bool = Field(default=True, description="Whether to sample at all.")
+    interval: float = Field(default=0.1, ge=0.01, le=60, description="Seconds between two samples.")
+
+
 class Image(Section):
     """The container image that jobs run in, where containers are used: one of the two keys."""
 
@@ -300,6 +307,9 @@ class Experiment(Section):
         description="What is judged, most important first.",
     )
     profile: Profile = Field(default=Profile(), description="What each arm costs to run.")
+    telemetry: Telemetry = Field(
+        default=Telemetry(), description="What is sampled of the machine beside every run."
+    )
     comparison: Comparison = Field(default=Comparison(), description="How sure a verdict must be.")
     image: Image = Field(
         default=Image(base=DEFAULT_BASE), description="The container image that jobs run in, if in one."

@@ -19,9 +19,10 @@ from assay.environment import capture, code
 from assay.models.sources import source_files
 from assay.profiling.exchange import Result
 from assay.profiling.order import visit_order
-from assay.profiling.telemetry import machine
-from assay.records import Code, Measurement, Record, canonical_json, now, sha256_file, sha256_text
+from assay.records import Code, Measurement, Record, Telemetry, canonical_json, now, sha256_file, sha256_text
 from assay.sources import PACKAGE
+from assay.telemetry.machine import Machine
+from assay.telemetry.window import Window
 
 _REPORTED_STEAL = 0.01
 """Share of a visit's time above which stolen time is worth a warning."""
@@ -39,6 +40,7 @@ class _Visit:
     after: dict[str, Any]
     seconds: float
     result: Result
+    telemetry: Telemetry | None
 
     def evidence(self) -> dict[str, Any]:
         result = self.result
@@ -51,6 +53,7 @@ class _Visit:
             "message": result.message,
             "before": self.before,
             "after": self.after,
+            "telemetry": None if self.telemetry is None else self.telemetry.model_dump(mode="json"),
             "cold_start_s": result.cold_start_s,
             "inference_peak_memory_mb": result.inference_peak_memory_mb,
             "peak_memory_mb": result.peak_memory_mb,
@@ -83,11 +86,12 @@ def profile_block(
     data: Path,
     output: Path,
     module_roots: Sequence[Path] = (),
+    telemetry: float | None = None,
 ) -> None:
     """Visit each arm twice and leave `output/ARM/record.json` and `output/ARM/telemetry.jsonl`.
 
     An arm whose visit fails, runs out of memory or gives scores that are not finite gets a record that says so
-    and is not visited again; the others go on.
+    and is not visited again; the others go on. telemetry: seconds between two samples of the machine; None: none.
 
     Raises: ValueError for data that cannot be read or a user's module that does not exist.
     """
@@ -96,9 +100,8 @@ def profile_block(
     order = visit_order(list(arms), block)
     found = {name: _Arm(started=now()) for name in arms}
     for name in arms:
-        telemetry = output / name / "telemetry.jsonl"
-        telemetry.parent.mkdir(parents=True, exist_ok=True)
-        telemetry.write_bytes(b"")
+        (output / name).mkdir(parents=True, exist_ok=True)
+        (output / name / "telemetry.jsonl").unlink(missing_ok=True)
     for position, name in enumerate(order):
         if found[name].failure is not None:
             continue
@@ -111,6 +114,7 @@ def profile_block(
             "visit": position,
             "flops": not found[name].visits,
             "telemetry": str(output / name / "telemetry.jsonl"),
+            "telemetry_interval": telemetry,
         }
         found[name].visits.append(_visit(position, request))
     data_sha256 = sha256_file(data / MANIFEST)
@@ -151,9 +155,10 @@ def _visit(position: int, request: dict[str, Any]) -> _Visit:
     """Start a process for one visit and wait for its end; it dies with this one if that is interrupted."""
     paths = [str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+    machine = Machine(os.getpid())
     with tempfile.TemporaryDirectory(prefix="assay-visit-") as folder:
         path = Path(folder) / "result.json"
-        started, before, launched = now(), machine(), time.monotonic()
+        started, before, launched = now(), machine.read(), time.monotonic()
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "assay.profiling.visit"], stdin=subprocess.PIPE, env=environment
         )
@@ -168,7 +173,10 @@ def _visit(position: int, request: dict[str, Any]) -> _Visit:
             result = Result.model_validate_json(path.read_bytes())
         except FileNotFoundError:
             result = Result(outcome="failed", message=_ending(process.returncode))
-    return _Visit(position, started, now(), process.pid, before, machine(), seconds, result)
+    window = Window(Path(request["telemetry"]), {"visit": position})
+    return _Visit(
+        position, started, now(), process.pid, before, machine.read(), seconds, result, window.summary()
+    )
 
 
 def _ending(status: int) -> str:
@@ -237,7 +245,11 @@ def _warnings(visits: Sequence[_Visit]) -> list[str]:
         before, after = visit.before[name], visit.after[name]
         return 0.0 if before is None or after is None else after - before
 
-    warnings = []
+    warnings = [
+        text
+        for visit in visits
+        for text in (*visit.result.telemetry_notes, *(visit.telemetry.warnings if visit.telemetry else []))
+    ]
     if any(growth(visit, "throttled_s") > 0 for visit in visits):
         warnings.append("the control group held CPU time back during a visit: timings may be too long")
     if any(growth(visit, "steal_s") > _REPORTED_STEAL * visit.seconds for visit in visits):

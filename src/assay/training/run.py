@@ -18,7 +18,7 @@ from assay.config.schema import Arm, spec_of
 from assay.data.batches import Batches
 from assay.data.store import MANIFEST, open_store
 from assay.data.streams import stream_int
-from assay.environment import capture, code
+from assay.environment import capture, code, gpu_uuids
 from assay.models.build import build
 from assay.models.sources import source_files
 from assay.records import (
@@ -27,6 +27,7 @@ from assay.records import (
     Measurement,
     Outcome,
     Record,
+    Telemetry,
     canonical_json,
     now,
     sha256_file,
@@ -34,11 +35,15 @@ from assay.records import (
     write_atomically,
 )
 from assay.sources import stage_sha256
+from assay.telemetry.beside import Sampler
+from assay.telemetry.run import epoch_ends, training_energy
+from assay.telemetry.window import Window
 from assay.training.checkpoint import Checkpoints, sole_writer
 from assay.training.execution import apply, place
 from assay.training.loop import Interrupted, Loop
 from assay.training.outcomes import Diverged, first_line, out_of_memory
 
+TELEMETRY = "telemetry.jsonl"
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
@@ -54,6 +59,8 @@ class Run:
     output: Path
     checkpoint: Path
     module_roots: Sequence[Path] = ()
+    telemetry: float | None = None
+    """Seconds between two samples of the machine; None: none are taken."""
 
 
 class StopRequest:
@@ -117,9 +124,11 @@ def _train(run: Run, stop: StopRequest) -> None:
     origin = code("train", source_files(run.settings.model.source, run.module_roots))
     fingerprint = _fingerprint(run, spec, data_sha256, origin.user_sources, device)
     checkpoints = Checkpoints(run.checkpoint, fingerprint)
-    ending = _run_loop(run, device, checkpoints, stop)
+    ending, telemetry_notes = _run_loop(run, device, checkpoints, stop)
     resumed = checkpoints.attempt > 1
     seconds = None if resumed else time.monotonic() - began
+    window = Window(run.output / TELEMETRY, {"attempt": checkpoints.attempt})
+    telemetry = window.summary()
     weights = {} if ending.completed is None else ending.completed.best_weights
     record = Record(
         stage="train",
@@ -137,22 +146,30 @@ def _train(run: Run, stop: StopRequest) -> None:
         weights_sha256=_write_weights(weights, run.output / "model.safetensors"),
         code=origin,
         environment=capture(threads=run.settings.execution.threads, device=device),
-        metrics=_metrics(ending.completed, seconds, resumed=resumed),
+        metrics=_metrics(ending.completed, seconds, resumed=resumed)
+        | _energy(run, window, telemetry, ending.completed, resumed=resumed),
+        telemetry=telemetry,
         details={} if ending.loop is None else _details(ending.loop),
         resumed=resumed,
         attempts=checkpoints.attempt,
-        warnings=checkpoints.warnings,
+        warnings=[*checkpoints.warnings, *telemetry_notes, *(telemetry.warnings if telemetry else [])],
     )
     record.write(run.output / "record.json")
     checkpoints.remove()
 
 
-def _run_loop(run: Run, device: torch.device, checkpoints: Checkpoints, stop: StopRequest) -> _Ending:
-    """Begin or go on, to the end or to the arm's own failure. Raises: Interrupted."""
+def _run_loop(
+    run: Run, device: torch.device, checkpoints: Checkpoints, stop: StopRequest
+) -> tuple[_Ending, list[str]]:
+    """Begin or go on, to the end or to the arm's own failure, with a sampler beside it; also what was odd about that one.
+
+    Raises: Interrupted.
+    """
     saved = checkpoints.load()
     events = run.output / "log.jsonl"
     if saved is None:
         events.unlink(missing_ok=True)
+        (run.output / TELEMETRY).unlink(missing_ok=True)
     identity: dict[str, str | int] = {
         "experiment": run.experiment,
         "arm": run.arm,
@@ -160,7 +177,13 @@ def _run_loop(run: Run, device: torch.device, checkpoints: Checkpoints, stop: St
         "stage": "train",
     }
     loop = None
-    with Log(events, identity=identity, attempt=checkpoints.attempt) as log:
+    sampler = Sampler(
+        run.output / TELEMETRY,
+        interval=run.telemetry,
+        gpus=gpu_uuids(device),
+        identity=identity | {"attempt": checkpoints.attempt},
+    )
+    with sampler, Log(events, identity=identity, attempt=checkpoints.attempt) as log:
         for warning in checkpoints.warnings:
             print(warning, file=sys.stderr)
             log.write("warning", message=warning)
@@ -184,7 +207,7 @@ def _run_loop(run: Run, device: torch.device, checkpoints: Checkpoints, stop: St
                 raise
             ending = _Ending(loop, "out_of_memory", first_line(error))
         log.write("finished", outcome=ending.outcome, message=ending.message)
-    return ending
+    return ending, sampler.notes
 
 
 def _fingerprint(
@@ -272,6 +295,22 @@ def _metrics(loop: Loop | None, seconds: float | None, *, resumed: bool) -> dict
         "train_seconds": Measurement(unit="s", value=seconds),
         "train_samples_per_second": Measurement(unit="samples/s", value=throughput),
     }
+
+
+def _energy(
+    run: Run, window: Window, telemetry: Telemetry | None, loop: Loop | None, *, resumed: bool
+) -> dict[str, Measurement]:
+    """Null, like all timings, for a run that was taken up again or did not complete."""
+    whole = loop if not resumed else None
+    return training_energy(
+        window,
+        telemetry,
+        epoch_ends(run.output / "log.jsonl", 1) if whole else [],
+        samples=None
+        if whole is None
+        else whole.training.steps_per_epoch * whole.training.batch_size * len(whole.position.history),
+        chosen=None if whole is None else whole.position.best_epoch,
+    )
 
 
 def _details(loop: Loop) -> dict[str, object]:
