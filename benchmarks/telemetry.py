@@ -4,7 +4,7 @@
 
 One process trains a small network on random images with one thread, bound to one CPU. Short slices alternate: the sampler
 goes on, or is stopped by a signal. The ratio is that of a pair of slices next to each other; the table shows the median
-of many, with its standard error, which tells what it can resolve on this machine. What the sampler's process itself
+of many, with its 95% interval, which tells what it can resolve on this machine. What the sampler's process itself
 consumed is told too: a job that uses every core pays about that (`--share` puts both on one CPU).
 """
 
@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from statistics import median, stdev
+from statistics import median
 
 REPOSITORY = Path(__file__).parents[1]
 sys.path.insert(0, str(REPOSITORY / "src"))
@@ -79,6 +79,13 @@ def pairs(options: argparse.Namespace, path: Path) -> tuple[list[float], float]:
     return ratios, used / watched_seconds
 
 
+def interval_of_median(values: list[float]) -> tuple[float, float]:
+    """About 95%, from order statistics (normal approximation of the binomial)."""
+    ordered, reach = sorted(values), 0.98 * len(values) ** 0.5
+    middle = (len(ordered) - 1) / 2
+    return ordered[max(int(middle - reach), 0)], ordered[min(int(middle + reach) + 1, len(ordered) - 1)]
+
+
 def starts(count: int = 20) -> tuple[float, float]:
     """Medians: seconds for which the job waits for the start; CPU seconds that the new process needs."""
     with tempfile.TemporaryDirectory() as folder:
@@ -111,10 +118,12 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         ratios, cost = pairs(options, Path(folder) / "telemetry.jsonl")
-    error = 1.2533 * stdev(ratios) / len(ratios) ** 0.5  # of a median, were the ratios normal
+    low, high = interval_of_median(ratios)
     place = "the training's own CPU" if options.share else "any CPU"
     print(f"sampler every {options.interval:g} s on {place}, {options.rounds} pairs of {options.seconds:g} s")
-    print(f"throughput with it / without    {median(ratios):.4f}   ± {error:.4f}, aim: above {1 - AIM:.3f}")
+    print(
+        f"throughput with it / without    {median(ratios):.4f}   [{low:.4f}, {high:.4f}], aim: above {1 - AIM:.3f}"
+    )
     print(f"CPU time of the sampler         {cost:.4%} of one CPU   (aim: below {AIM:.1%})")
     print(
         f"start: the job waits            {wait * 1e3:.2f} ms; the process needs {used * 1e3:.1f} ms of CPU time"
