@@ -133,6 +133,7 @@ def _sections() -> list[tuple[str, type[BaseModel]]]:
         ("`data`", schema_models.Data),
         ("`metrics`", schema_models.MetricChoice),
         ("`profile`", schema_models.Profile),
+        ("`profile.gates`", schema_models.Gates),
         ("`telemetry`", schema_models.Telemetry),
         ("`comparison`", schema_models.Comparison),
         ("`image`", schema_models.Image),

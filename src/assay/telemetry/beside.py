@@ -112,9 +112,20 @@ class Sampler:
         self.stop()
 
 
-def _command(with_gpus: bool) -> list[str]:
+def visible_gpu() -> str | None:
+    """UUID of the one GPU that this process may use, asked for in another one that may hang; None where not sure."""
+    program = "from assay.telemetry.nvml import visible_uuid; print(visible_uuid() or '')"
+    command = _command(True, "import sys; sys.path[:0] = {paths!r}; " + program)
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=STOP_SECONDS)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None
+
+
+def _command(with_gpus: bool, program: str = _PROGRAM) -> list[str]:
     """A bare interpreter that finds this package and, where a GPU is asked for, nvidia-ml-py, and nothing else."""
     paths = [str(Path(__file__).parents[2])]
     if with_gpus and (found := importlib.util.find_spec("pynvml")) is not None and found.origin:
         paths.append(str(Path(found.origin).parent))
-    return [sys.executable, "-I", "-S", "-c", _PROGRAM.format(paths=paths)]
+    return [sys.executable, "-I", "-S", "-c", program.format(paths=paths)]
