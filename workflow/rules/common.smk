@@ -56,9 +56,6 @@ MOST_THREADS = max(arm.execution.threads for arm in EXPERIMENT.arms.values())
 ALL_CORES = MOST_THREADS if ON_CLUSTER else workflow.resource_settings.cores or MOST_THREADS
 """For jobs that have this machine to themselves; a cluster gives them a node of their own instead."""
 
-# Not among the parameters: how closely runs are watched decides nothing that they compute.
-TELEMETRY = f"--telemetry {EXPERIMENT.telemetry.interval:g}" if EXPERIMENT.telemetry.enabled else ""
-
 IMAGE = place(Recipe(EXPERIMENT.image.chosen)) if CONTAINED else None
 if CONTAINED:
     names_lock(os.environ, IMAGE.lock)
@@ -66,12 +63,15 @@ if CONTAINED:
 
 # `stage NAME …` becomes an entry point, run with the package of this checkout by this interpreter or the image's: no shell is
 # left between Snakemake and the job that a signal could end first. -P: scripts do not hide modules of the same name. Braces
-# are doubled because Snakemake formats the prefix.
+# are doubled because Snakemake formats the prefix. Telemetry stands here and not among the parameters of rules: how closely runs
+# are watched decides nothing that they compute, so changing it reruns nothing.
 SOURCES, SCRIPTS = (shlex.quote(f"{workflow.basedir}/{folder}") for folder in ("src", "workflow/scripts"))
+TELEMETRY = f"--telemetry {EXPERIMENT.telemetry.interval:g}" if EXPERIMENT.telemetry.enabled else ""
 PYTHON = "python3" if CONTAINED else shlex.quote(sys.executable)
 shell.prefix(
     f"export PYTHONPATH={SOURCES}; "
     f'stage() {{{{ local name=$1; shift; [ -z "${{{{SLURM_JOB_ID:-}}}}" ] || echo "Slurm job $SLURM_JOB_ID"; '
+    f'case $name in train|profile) set -- "$@" {TELEMETRY};; esac; '
     f'exec {PYTHON} -P {SCRIPTS}/"$name".py "$@"; }}}}; '
 )
 

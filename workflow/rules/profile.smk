@@ -21,4 +21,4 @@ rule profile:
     shell:
         "stage profile --experiment {wildcards.experiment} --block {wildcards.block} "
         "{params.stage[arguments]} --data results/{wildcards.experiment}/data "
-        "--output results/{wildcards.experiment}/profile/block-{wildcards.block} {TELEMETRY} > {log} 2>&1"
+        "--output results/{wildcards.experiment}/profile/block-{wildcards.block} > {log} 2>&1"

@@ -23,4 +23,4 @@ rule train:
         "Train {wildcards.arm} at seed {wildcards.seed}"
     shell:
         "stage train --experiment {wildcards.experiment} --arm {wildcards.arm} --seed {wildcards.seed} "
-        "{params.stage[arguments]} --manifest {input.data} --record {output.record} {TELEMETRY} > {log.text} 2>&1"
+        "{params.stage[arguments]} --manifest {input.data} --record {output.record} > {log.text} 2>&1"

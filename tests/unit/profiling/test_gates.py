@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 
 import pytest
 import standin
@@ -13,7 +14,7 @@ from assay.profiling.block import profile_block
 from assay.profiling.gates import Visited, judge
 from assay.profiling.settle import settle
 from assay.records import Record
-from assay.telemetry.beside import visible_gpu
+from assay.telemetry.beside import Sampler, visible_gpu
 from assay.telemetry.window import lines
 
 CARD = {
@@ -198,6 +199,25 @@ def test_a_block_that_stays_invalid_has_no_numbers(run):
     assert {one.value for one in record.metrics.values()} == {None}
     assert {one.samples for one in record.metrics.values()} == {None}
     assert record.details["visits"][0]["inference_ms"]["1"]["median"] > 0, "the evidence stays"
+
+
+@pytest.mark.parametrize(
+    ("change", "gate"),
+    [
+        ({"limit": 500_000}, "same_power_limit_w"),
+        ({"ecc": 1}, "ecc_errors"),
+        ({"mig": 1}, "same_mig"),
+        ({"lost": 1}, "gpu_lost"),
+        ({"reasons": 0x40}, "throttling"),
+        ({"processes": "parent:2500,1:900"}, "foreign_processes"),
+    ],
+)
+def test_each_gate_on_samples_of_a_real_sampler(tmp_path, monkeypatch, nvml, change, gate):
+    standin.install(monkeypatch, nvml, tmp_path / "s", card(), standin.at(0.2, **change))
+    with Sampler(tmp_path / "t", interval=0.02, gpus=[UUID]):
+        time.sleep(0.5)
+    seen = Visited(0, "a", list(lines(tmp_path / "t")))
+    assert set(tripped(seen)) == {gate}
 
 
 def test_the_wait_for_a_card_to_cool(tmp_path, monkeypatch, nvml):

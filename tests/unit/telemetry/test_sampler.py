@@ -131,6 +131,17 @@ def test_a_card_that_falls_off_the_bus(sample):
     assert any(f"GPU {UUID} was lost" in warning for warning in found.summary.warnings)
 
 
+def test_a_power_limit_that_changes_and_memory_errors(sample):
+    found = sample(card(), at(0.2, limit=500_000, ecc=2, ecc_corrected=7), seconds=0.5)
+    first, last = found.gpu()[0], found.gpu()[-1]
+    for name, before, after in (
+        ("power_limit_w", 700, 500),
+        ("ecc_uncorrected", 0, 2),
+        ("ecc_corrected", 0, 7),
+    ):
+        assert (first[name], last[name]) == (before, after)
+
+
 def test_a_mig_instance_tells_its_memory_and_the_cards_heat(sample):
     part = f"mig {PART} of {UUID} memory=700 memory_total=10240 processes=parent:600"
     found = sample(card(mig=1, memory=60_000), part, gpus=[PART.removeprefix("MIG-")])
