@@ -95,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(f"{CONFIGURATION} is there: this machine has a Slurm of its own")
     with (
         tempfile.TemporaryDirectory() as folder,
-        Cluster(Path(folder) / "slurm", cpus=8, memory_mb=32000) as cluster,
+        Cluster(Path(folder) / "slurm", cpus=20, memory_mb=32000) as cluster,
     ):
         os.environ |= cluster.environment
         CONFIGURATION.symlink_to(cluster.environment["SLURM_CONF"])

@@ -52,9 +52,17 @@ def rank_process(rank: int, launcher: int) -> int:
     raise AssertionError(f"no rank {rank}")
 
 
+def runs(process: int) -> bool:
+    """One that ended and that its new parent has not fetched yet does not."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
 def gone(*processes: int) -> None:
     end = time.monotonic() + 5
-    while alive := [process for process in processes if Path(f"/proc/{process}").exists()]:
+    while alive := [process for process in processes if runs(process)]:
         assert time.monotonic() < end, f"{alive} outlived what started them"
         time.sleep(0.05)
 

@@ -71,7 +71,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     if os.getuid() != 0 or SLURM_CONF.exists():
         pytest.skip(f"{SLURM_CONF} is not ours to write: no root, or a Slurm of this machine's own")
     SLURM_CONF.parent.mkdir(exist_ok=True)
-    with Cluster(tmp_path_factory.mktemp("slurm"), cpus=8, memory_mb=32000) as cluster:
+    with Cluster(tmp_path_factory.mktemp("slurm"), cpus=20, memory_mb=32000) as cluster:
         SLURM_CONF.symlink_to(cluster.environment["SLURM_CONF"])
         try:
             yield cluster

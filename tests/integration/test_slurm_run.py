@@ -20,6 +20,7 @@ from project import TINY, Project, copy_project
 from slurm_cluster import MISSING, Cluster
 
 from assay.config.bases import Base
+from assay.slurm.endings import minutes, state_of
 
 pytestmark = [
     pytest.mark.integration,
@@ -197,7 +198,7 @@ def test_the_sites_profile_is_written_from_what_is_there_and_runs(slow: Site, cl
     port = cluster.ports["controller"]
     done = look("--reach", f"127.0.0.1:{port}")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "partition main (default): 8 CPUs, 32000 MiB, 2 GPUs a node, no time limit" in done.stdout
+    assert "partition main (default): 20 CPUs, 32000 MiB, 2 GPUs a node, no time limit" in done.stdout
     assert "accounts: assay" in done.stdout and "accounting: runs" in done.stdout
     assert re.search(r"node \S+ of urgent: /\S+/apptainer, reaches the network", done.stdout)
     profile = yaml.safe_load((slow.folder / "profiles/site/config.yaml").read_text())
@@ -209,6 +210,22 @@ def test_the_sites_profile_is_written_from_what_is_there_and_runs(slow: Site, cl
     assert nowhere.returncode == 1 and "does not reach the network" in nowhere.stdout
     output = slow.run("--profile", "profiles/site", "--", "results/tiny/data/manifest.json")
     assert "Unable to guess SLURM account" not in output
+
+
+def test_apptainer_on_the_nodes_alone_is_enough(site: Site) -> None:
+    without = 'mount --bind /dev/null "$(command -v apptainer)" && ! apptainer --version && exec "$@"'
+    command = site.command("--", "results/tiny/health/record.json")
+    done = subprocess.run(
+        ["unshare", "--mount", "bash", "-c", without, "login", *command],
+        cwd=site.folder,
+        env=site.environment(),
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr + site.slurm_logs()
+    record = json.loads((site.results / "health/record.json").read_text())
+    assert record["environment"]["image"] is not None
 
 
 def test_a_profile_of_the_users_own_is_not_shadowed_without_a_word(site: Site) -> None:
@@ -235,6 +252,12 @@ def test_scancel(slow: Site, uninterrupted: str) -> None:
     process = slow.start("--slurm-status-command", "sacct", "--", RECORD)
     first = slow.wait_for_steps()
     slow.cluster.run("scancel", first)
+    cancelled = slow.folder / "cancelled.log"
+    cancelled.write_text(f"Slurm job {first}\nits own words")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLURM_CONF", slow.cluster.environment["SLURM_CONF"])
+        slow.cluster.wait_until(lambda: state_of(cancelled) == "CANCELLED", 60)
+        assert minutes(60, cancelled, attempt=2) == 60, "time was not what it wanted"
     record = slow.finish(process)
     check_resumed(record, slow, uninterrupted)
     assert slow.job() != first, "Snakemake submitted another job"

@@ -31,9 +31,15 @@ def memory_mb(threads, folder):
     return again if ON_CLUSTER else least if callable(threads) else least({})
 
 
+JOB_MINUTES = 60
 AT_MEMORY_BOUND = (
     (lambda wildcards, attempt: "retry" if attempt <= CLUSTER_RETRIES else "result")
     if ON_CLUSTER
     else "result"
 )
 """Where a cluster can give more, the last try alone leaves a result. Whoever shares out one machine's memory cannot."""
+
+
+def runtime(log):
+    """Minutes for a job that cannot go on from where it was: more of them where it ran out of time, and nowhere else."""
+    return lambda wildcards, attempt: minutes(JOB_MINUTES, Path(log.format(**wildcards)), attempt)

@@ -1,7 +1,7 @@
 # What running on a cluster takes beside the rules.
 from snakemake.cli import get_appdirs
 
-from assay.slurm.executor import see_cancelled_jobs
+from assay.slurm.executor import leave_container_program_to_nodes, see_cancelled_jobs
 from assay.slurm.requeue import requeue_when_interrupted
 from assay.slurm.shadow import named_profiles, shadowed
 
@@ -20,6 +20,7 @@ if workflow.remote_exec:
 
 if ON_CLUSTER and workflow.is_main_process:
     see_cancelled_jobs()
+    leave_container_program_to_nodes()
 
 if workflow.is_main_process:
     own = [Path(get_appdirs().user_config_dir), Path(get_appdirs().site_config_dir)]

@@ -25,6 +25,7 @@ from assay.isolation.places import share as share_places
 from assay.models.sources import check_source, source_files
 from assay.records import canonical_json, sha256_text
 from assay.session import Session
+from assay.slurm.endings import JOB, minutes
 from assay.sources import stage_sha256
 
 EXPERIMENT_FILE, *others = workflow.configfiles
@@ -94,7 +95,7 @@ TELEMETRY = f"--telemetry {EXPERIMENT.telemetry.interval:g}" if EXPERIMENT.telem
 PYTHON = "python3" if CONTAINED else shlex.quote(sys.executable)
 PREFIX = (
     f"export PYTHONPATH={SOURCES}; LAUNCH=(); "
-    f'stage() {{{{ local name=$1; shift; [ -z "${{{{SLURM_JOB_ID:-}}}}" ] || echo "Slurm job $SLURM_JOB_ID"; '
+    f'stage() {{{{ local name=$1; shift; [ -z "${{{{SLURM_JOB_ID:-}}}}" ] || echo "{JOB.format("$SLURM_JOB_ID")}"; '
     f'case $name in train|profile) set -- "$@" {TELEMETRY};; esac; '
     f'exec "${{{{LAUNCH[@]}}}}" {PYTHON} -P {SCRIPTS}/"$name".py "$@"; }}}}; '
 )

@@ -1,6 +1,9 @@
-"""What Snakemake's executor for Slurm needs to see every end of a job."""
+"""What Snakemake and its executor for Slurm take amiss on a cluster."""
 
+import shutil
 from typing import Any
+
+from assay.slurm.site import CONTAINERS
 
 
 def see_cancelled_jobs() -> None:
@@ -19,3 +22,15 @@ def see_cancelled_jobs() -> None:
         return states, seconds
 
     executor.query_job_status = first_words
+
+
+def leave_container_program_to_nodes() -> None:
+    """Let a node without Apptainer submit jobs that run in an image on nodes that have it.
+
+    Snakemake looks for the program where it is started, also for an image that is a file already. The processes that
+    run jobs look for themselves.
+    """
+    from snakemake.deployment.singularity import Singularity
+
+    if not any(map(shutil.which, CONTAINERS)):
+        Singularity().checked = True

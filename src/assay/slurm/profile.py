@@ -94,11 +94,6 @@ def advice(site: Site) -> Advice:
             "Apptainer was found neither here nor on a node: jobs run on the host, and every record says so. Ask the site "
             "for Apptainer, or load its module and look again"
         )
-    elif site.container is None:
-        how = f"module load {site.module}" if site.module else "put `apptainer` on the path"
-        notes.append(
-            f"Apptainer is not on this node's path: before Snakemake, {how}; it looks for it before it submits jobs"
-        )
     if not site.accounting:
         notes.append(
             "accounting does not run here (sacct fails): states are asked of squeue, which knows a job for "
