@@ -104,6 +104,15 @@ def select_device(name: str) -> "torch.device":
     )
 
 
+def gpu_uuids(device: "torch.device") -> list[str]:
+    """The UUIDs of the GPUs that a run on this device uses, as PyTorch tells them; none on a CPU."""
+    if device.type != "cuda":
+        return []
+    import torch
+
+    return [str(torch.cuda.get_device_properties(device).uuid)]
+
+
 def _packages() -> dict[str, str]:
     versions = {}
     for name in DISTRIBUTIONS:

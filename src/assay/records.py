@@ -10,13 +10,15 @@ import os
 import tempfile
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-Outcome = Literal["completed", "diverged", "out_of_memory", "failed", "interrupted"]
+from assay.clock import now as now
+
+Outcome = Literal["completed", "diverged", "out_of_memory", "failed", "interrupted", "invalid"]
+"""`invalid`: measured, in circumstances in which the numbers say nothing."""
 Stage = Literal["health", "data", "train", "evaluate", "profile", "compare", "report", "archive"]
 ASKED_TO_END = "asked to end by signal {signal}"
 """What a run that wrote a checkpoint and ended on request says in its text log."""
@@ -24,11 +26,6 @@ ASKED_TO_END = "asked to end by signal {signal}"
 
 class RecordError(ValueError):
     """A record that is missing, damaged or of another version."""
-
-
-def now() -> str:
-    """The time in UTC, RFC 3339 with microseconds."""
-    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def canonical_json(value: Any) -> str:
@@ -104,6 +101,63 @@ class Code(Typed):
     user_sources: dict[str, str] = Field(default={}, description="SHA-256 of each of the user's own modules.")
 
 
+class Range(Typed):
+    """One series of telemetry over a window, in few numbers."""
+
+    unit: str
+    minimum: float
+    median: float = Field(description="Of values rounded to four digits.")
+    maximum: float
+    count: int = Field(description="Samples in which it was told.")
+
+
+class Energy(Typed):
+    """What one device took over a window."""
+
+    device: str = Field(description="UUID of a GPU, or the path of a CPU package's counter.")
+    source: Literal["counter", "power"] | None = Field(
+        description="Differences of the energy counter, or power integrated; null: neither was told."
+    )
+    joules: float | None
+    seconds: float
+    integrated_joules: float | None = Field(description="Power integrated over the same window.")
+    disagreement: float | None = Field(description="|counter - integrated| / integrated.")
+    wraps: int = Field(default=0, description="How often the counter began anew.")
+    idle_watts: float | None = Field(default=None, description="Power of the idle device; null: not taken.")
+    net_joules: float | None = Field(default=None, description="joules - idle_watts * seconds.")
+
+
+class GpuTelemetry(Typed):
+    """One GPU of the job."""
+
+    uuid: str
+    name: str | None = None
+    driver: str | None = None
+    series: dict[str, Range] = {}
+    clock_reasons: dict[str, float] = Field(
+        default={}, description="Reasons to lower the clocks that were seen, with the share of samples."
+    )
+    other_processes: int | None = Field(
+        default=None, description="Most processes of others at one time; null: not told."
+    )
+    lost: str | None = Field(default=None, description="When it stopped to answer.")
+    energy: Energy | None = None
+
+
+class Telemetry(Typed):
+    """Summary of `telemetry.jsonl`. What was not measured is absent or null."""
+
+    interval_s: float
+    seconds: float = Field(description="From the first sample to the last.")
+    samples: int
+    late: int = Field(description="Samples that came more than half an interval late.")
+    cpu: dict[str, Range] = {}
+    cpu_energy: list[Energy] = Field(default=[], description="Of whole packages, whoever used them.")
+    gpus: list[GpuTelemetry] = []
+    notes: list[str] = Field(default=[], description="What could not be measured, and why.")
+    warnings: list[str] = []
+
+
 class Record(Typed):
     """What a stage leaves behind."""
 
@@ -127,6 +181,7 @@ class Record(Typed):
     code: Code
     environment: Environment
     metrics: dict[str, Measurement] = {}
+    telemetry: Telemetry | None = Field(default=None, description="What the machine did meanwhile.")
     details: dict[str, Any] = Field(default={}, description="What is particular to the stage.")
     resumed: bool = False
     attempts: int = 1
@@ -195,7 +250,7 @@ class Log:
 
     def __init__(self, path: Path, *, identity: Mapping[str, str | int], attempt: int = 1) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _end_torn_line(path)
+        end_torn_line(path)
         self._file = path.open("a", encoding="utf-8", buffering=1 << 16)
         self._identity = dict(identity) | {"attempt": attempt}
         self._flushed = time.monotonic()
@@ -233,7 +288,7 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def _end_torn_line(path: Path) -> None:
+def end_torn_line(path: Path) -> None:
     """Drop the half line that a killed writer may have left at the end."""
     if not path.exists() or path.stat().st_size == 0:
         return

@@ -14,12 +14,13 @@ STAGES: dict[str, tuple[str, ...]] = {
     "data": ("data",),
     "train": (*_BATCHES, "models", "training"),
     "evaluate": (*_BATCHES, "models", "training/execution.py", "training/outcomes.py", "evaluation"),
-    "profile": (*_BATCHES, "models", "training", "profiling"),
+    "profile": (*_BATCHES, "models", "training", "profiling", "telemetry"),
     "compare": ("comparison",),
     "report": ("reporting",),
 }
 """Per stage the files and folders below the package. Settings reach a stage through its parameters and
-records through their schema version, so `config` and `records` are not among them."""
+records through their schema version, so `config` and `records` are not among them. How a training is watched decides
+nothing that it computes, so `telemetry` is not among its sources; it decides which profile blocks are valid."""
 
 
 def stage_sha256(stage: str) -> str:

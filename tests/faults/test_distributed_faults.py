@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from training_processes import SETTINGS, digits, essence, finish, lines, start, wait_for_checkpoint
+from training_processes import SETTINGS, digits, essence, finish, lines, samplers, start, wait_for_checkpoint
 
 from assay.forkserver import VARIABLE, Server
 from assay.records import ASKED_TO_END, Record
+from assay.training.measured import no_metrics
 
 __all__ = ["digits"]
 
@@ -109,7 +110,10 @@ def test_two_devices_match_one(tmp_path: Path, digits: Path) -> None:
     steps = [line["step"] for line in lines(tmp_path / "two") if line["event"] == "step"]
     assert steps == sorted(set(steps)), "one process writes the log"
     files = {path.name for path in (tmp_path / "two" / "train").iterdir()}
-    assert files == {"record.json", "log.jsonl", "model.safetensors"}
+    assert files == {"record.json", "log.jsonl", "telemetry.jsonl", "model.safetensors"}
+    assert len(samplers(tmp_path / "two")) == 1, "one process starts a sampler"
+    assert two.telemetry is not None and two.telemetry.samples >= 2 and two.warnings == []
+    assert one.metrics.keys() == two.metrics.keys() and "train_energy" in two.metrics
 
 
 def test_repeated_it_gives_the_same_bits(tmp_path: Path, digits: Path, undisturbed: Record) -> None:
@@ -144,9 +148,11 @@ def test_killed_whole_it_leaves_no_rank_and_ends_with_the_same_bits(
     running = start(tmp_path, digits, settings())
     wait_for_checkpoint(tmp_path, running)
     ranks = [rank_process(rank, running.pid) for rank in (0, 1)]
+    beside = samplers(tmp_path)
+    assert len(beside) == 1
     running.kill()
     running.communicate(timeout=30)
-    gone(*ranks)
+    gone(*ranks, *beside)
     assert essence(finish(tmp_path, digits, settings())) == essence(undisturbed)
 
 
@@ -232,6 +238,8 @@ def test_memory_that_runs_out_on_any_rank_is_the_runs_result(tmp_path: Path, dig
     assert (
         record.metrics["validation_accuracy"].value is None and record.metrics["train_seconds"].value is None
     )
+    assert record.metrics.keys() == no_metrics().keys()
+    assert record.telemetry is not None, "what the machine did until then"
     assert lines(tmp_path)[-1]["event"] == "finished"
     assert load_file(tmp_path / "train" / "model.safetensors") == {}
     assert not (tmp_path / "checkpoint").exists(), "the run is done"

@@ -13,6 +13,7 @@ import pytest
 from assay.config.schema import Data
 from assay.data.prepare import prepare
 from assay.records import Record
+from assay.telemetry.window import lines as telemetry_lines
 
 REPOSITORY = Path(__file__).parents[2]
 SETTINGS: dict[str, Any] = {
@@ -54,6 +55,7 @@ def start(
         str(folder / "train" / "record.json"),
         "--module-root",
         str(module_root),
+        *("--telemetry", "0.05"),
     ]
     inherited = {
         name: value
@@ -86,6 +88,12 @@ def essence(record: Record) -> tuple[object, ...]:
 
 def lines(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "train" / "log.jsonl").read_text().splitlines()]
+
+
+def samplers(folder: Path) -> list[int]:
+    """The processes that wrote telemetry, in order."""
+    path = folder / "train" / "telemetry.jsonl"
+    return [line["pid"] for line in telemetry_lines(path) if line["event"] == "start"]
 
 
 def wait_for_checkpoint(folder: Path, running: "subprocess.Popen[str]") -> None:

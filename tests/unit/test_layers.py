@@ -11,6 +11,7 @@ LINE = [
     "image",
     "slurm",
     "health",
+    "telemetry",
     "data",
     "models",
     "training",
@@ -22,7 +23,7 @@ LINE = [
     "monitoring",
     "release",
 ]
-BELOW_ALL = ["records", "config", "sources", "environment", "registry", "isolation"]
+BELOW_ALL = ["records", "clock", "config", "sources", "environment", "registry", "isolation"]
 
 
 def imported(path: Path) -> Iterator[str]:

@@ -12,6 +12,9 @@ import pytest
 import yaml
 from project import TINY, Project
 
+from assay.records import Record
+from assay.telemetry.window import lines
+
 pytestmark = pytest.mark.xdist_group("finished")
 
 RESULT = {"compare": 1, "report": 1}
@@ -138,6 +141,29 @@ def test_code_of_training_runs_training(finished: Project) -> None:
 
 def test_margin_runs_the_comparison_alone(finished: Project) -> None:
     with settings(finished, metrics=[{"name": "accuracy", "margin": 0.02}, "latency_ms"]):
+        assert finished.planned() == RESOLVED
+
+
+def test_every_training_and_every_profile_is_watched(finished: Project) -> None:
+    records = [
+        *finished.results.glob("runs/*/*/train/record.json"),
+        *finished.results.glob("profile/*/*/record.json"),
+    ]
+    assert len(records) > 2
+    for path in records:
+        samples = [line for line in lines(path.with_name("telemetry.jsonl")) if line["event"] == "sample"]
+        assert len(samples) >= 2, path
+        record = Record.read(path)
+        if record.stage == "train":
+            assert record.telemetry is not None and record.telemetry.samples == len(samples)
+        else:
+            assert {gate["name"] for gate in record.details["gates"]} > {"throttling", "cpu_contention"}
+
+
+def test_how_closely_runs_are_watched_runs_no_measurement(finished: Project) -> None:
+    with settings(finished, telemetry={"interval": 0.5}):
+        assert finished.planned() == RESOLVED
+    with settings(finished, telemetry={"enabled": False}):
         assert finished.planned() == RESOLVED
 
 

@@ -103,6 +103,9 @@ def test_a_hog_is_its_own_result_and_nobody_elses(
         attempt = last_attempt(path)
         assert attempt is not None and attempt.ended == ended and attempt.memory_bound_mb == BOUND_MB
         assert attempt.peak_memory_mb is not None
+        record = json.loads((path / "record.json").read_text())
+        assert "train_energy" in record["metrics"]
+        assert ended != "out_of_memory" or record["telemetry"]["samples"] > 0
         assert ended != "out_of_memory" or BOUND_MB < attempt.peak_memory_mb < 2 * BOUND_MB
     assert essence(project) == undisturbed
     profiled = json.loads((project.results / "profile/block-0/mlp/record.json").read_text())

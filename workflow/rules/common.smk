@@ -87,13 +87,16 @@ if CONTAINED:
     confine(os.environ)
 
 # `stage NAME …` becomes an entry point, run with the package of this checkout by this interpreter or the image's: no shell is
-# left between Snakemake and the job that a signal could end first. LAUNCH stands before it (`on_nodes THREADS`). -P: scripts do not hide modules of the same name. Braces
-# are doubled because Snakemake formats the prefix.
+# left between Snakemake and the job that a signal could end first. LAUNCH stands before it (`on_nodes THREADS`). -P: scripts do
+# not hide modules of the same name. Braces are doubled because Snakemake formats the prefix. Telemetry stands here and not among
+# the parameters of rules: how closely runs are watched decides nothing that they compute, so changing it reruns nothing.
 SOURCES, SCRIPTS = (shlex.quote(f"{workflow.basedir}/{folder}") for folder in ("src", "workflow/scripts"))
+TELEMETRY = f"--telemetry {EXPERIMENT.telemetry.interval:g}" if EXPERIMENT.telemetry.enabled else ""
 PYTHON = "python3" if CONTAINED else shlex.quote(sys.executable)
 PREFIX = (
     f"export PYTHONPATH={SOURCES}; LAUNCH=(); "
     f'stage() {{{{ local name=$1; shift; [ -z "${{{{SLURM_JOB_ID:-}}}}" ] || echo "{JOB.format("$SLURM_JOB_ID")}"; '
+    f'case $name in train|profile) set -- "$@" {TELEMETRY};; esac; '
     f'exec "${{{{LAUNCH[@]}}}}" {PYTHON} -P {SCRIPTS}/"$name".py "$@"; }}}}; '
 )
 shell.prefix(PREFIX)

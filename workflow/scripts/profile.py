@@ -19,6 +19,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--module-root", type=Path, nargs="+", default=[Path()], help="where modules are sought"
     )
+    parser.add_argument(
+        "--telemetry", type=float, metavar="SECONDS", help="between two samples of the machine; without: none"
+    )
     add_options(parser)
     arguments = parser.parse_args(argv)
 
@@ -40,6 +43,7 @@ def main(argv: list[str] | None = None) -> int:
             output=arguments.output,
             module_roots=arguments.module_root,
             bounds=bounds_of(arguments),
+            telemetry=arguments.telemetry,
         )
     except (ValueError, OSError, MemoryError) as error:
         print(f"profile: block {arguments.block}: {error}", file=sys.stderr)

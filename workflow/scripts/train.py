@@ -21,6 +21,9 @@ def main(argv: list[str] | None = None) -> int:
         "--module-root", type=Path, nargs="+", default=[Path()], help="where modules are sought"
     )
     parser.add_argument("--rank", action="store_true", help="be one process of a run on several devices")
+    parser.add_argument(
+        "--telemetry", type=float, metavar="SECONDS", help="between two samples of the machine; without: none"
+    )
     add_options(parser)
     arguments = parser.parse_args(argv)
     execution = json.loads(arguments.settings).get("execution", {})
@@ -39,6 +42,7 @@ def main(argv: list[str] | None = None) -> int:
         output=arguments.record.parent,
         checkpoint=arguments.record.parents[1] / "checkpoint",
         module_roots=arguments.module_root,
+        telemetry=arguments.telemetry,
     )
     try:
         if crossing is not None:

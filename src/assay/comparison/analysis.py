@@ -74,9 +74,13 @@ class Analyser:
         self._adjust()
 
     def _values(self, metric: str, kind: Kind) -> dict[str, dict[int, float | None]]:
+        """Without blocks that were not valid: what the machine did decided that, for all arms alike, and no result."""
         values: dict[str, dict[int, float | None]] = {arm: {} for arm in self._experiment.arms}
-        for (arm, number), replicate in self._collected.replicates(kind).items():
-            values[arm][number] = replicate.value(metric)
+        replicates = self._collected.replicates(kind)
+        invalid = {number for (_, number), replicate in replicates.items() if replicate.outcome == "invalid"}
+        for (arm, number), replicate in replicates.items():
+            if number not in invalid:
+                values[arm][number] = replicate.value(metric)
         return values
 
     def _problem(self, metric: Metric, arm: str, values: Values) -> str | None:
@@ -123,6 +127,8 @@ class Analyser:
         if kind == "block" and not self._experiment.profile.enabled:
             return "it was not measured, because the experiment does not profile (profile.enabled: false)"
         replicates = self._collected.replicates(kind).values()
+        if replicates and all(replicate.outcome == "invalid" for replicate in replicates):
+            return "no profile block was valid"
         completed = any(replicate.outcome == "completed" for replicate in replicates)
         if completed and all(value is None for found in values.values() for value in found.values()):
             return "it was not measured in any run"

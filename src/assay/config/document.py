@@ -133,6 +133,8 @@ def _sections() -> list[tuple[str, type[BaseModel]]]:
         ("`data`", schema_models.Data),
         ("`metrics`", schema_models.MetricChoice),
         ("`profile`", schema_models.Profile),
+        ("`profile.gates`", schema_models.Gates),
+        ("`telemetry`", schema_models.Telemetry),
         ("`comparison`", schema_models.Comparison),
         ("`bounds`", schema_models.Bounds),
         ("`image`", schema_models.Image),

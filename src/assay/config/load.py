@@ -35,7 +35,16 @@ MOST_SEEDS = 1_000_000
 _KINDS = {("training", "optimizer"): "name", ("training", "schedule"): "name", ("model",): "source"}
 """Sections whose other keys belong to their kind: an arm that changes the kind starts them anew."""
 _OTHER_KEYS = tuple(name for name in Experiment.model_fields if name != "arms")
-_MAY_BE_EMPTY = (*ARM_SECTIONS, "profile", "comparison", "bounds", "image", "question", "baseline")
+_MAY_BE_EMPTY = (
+    *ARM_SECTIONS,
+    "profile",
+    "telemetry",
+    "comparison",
+    "bounds",
+    "image",
+    "question",
+    "baseline",
+)
 _ANY_MODEL = {"model": {"source": "builtin:mlp"}}
 
 

@@ -257,6 +257,33 @@ class MetricChoice(Section):
     )
 
 
+class Gates(Section):
+    """When a block of the profile does not count. Judged from its telemetry; what was not measured trips nothing."""
+
+    repeats: int = Field(default=1, ge=0, le=10, description="How often an invalid block is repeated.")
+    throttled: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.05,
+        description="Share of a visit's samples in which heat or a fault may hold GPU clocks down.",
+    )
+    clock_drift: float = Field(
+        default=0.05, ge=0, description="Relative difference of GPU clocks between visits of an arm."
+    )
+    start_band: float = Field(
+        default=10, ge=0, description="Difference in °C of the GPU's temperature at the start of visits."
+    )
+    settle_seconds: float = Field(
+        default=60, ge=0, description="Longest wait before a visit for the GPU to cool down into that band."
+    )
+    cpu_throttled: float = Field(
+        default=0.5,
+        ge=0,
+        description="Seconds for which CPUs may be held back by the control group, per second of a visit.",
+    )
+    cpu_contention: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.75, description="Share of its time for which a visit may wait for a CPU."
+    )
+
+
 class Profile(Section):
     """What each arm costs to run, measured apart from training."""
 
@@ -271,6 +298,10 @@ class Profile(Section):
     seconds: float = Field(default=0.5, gt=0, description="Measuring time per batch size.")
     min_samples: int = Field(default=30, ge=5, description="Samples taken even if that needs longer.")
     training_steps: int = Field(default=20, ge=0, description="Timed training steps per visit; 0: none.")
+    idle_seconds: float = Field(
+        default=2, ge=0, description="Time for which the idle GPU is sampled before a block; 0: not at all."
+    )
+    gates: Gates = Field(default=Gates(), description="When a block does not count.")
 
     @model_validator(mode="after")
     def _ascending(self) -> "Profile":
@@ -296,6 +327,13 @@ class Bounds(Section):
         ge=32,
         description="Processes and threads that a job may have at once; null: 32 for each core that it finds, 512 at least.",
     )
+
+
+class Telemetry(Section):
+    """What is sampled of the machine beside every training and profile visit. Changing it reruns neither."""
+
+    enabled: bool = Field(default=True, description="Whether to sample at all.")
+    interval: float = Field(default=0.1, ge=0.01, le=60, description="Seconds between two samples.")
 
 
 class Image(Section):
@@ -344,6 +382,7 @@ class Experiment(Section):
         description="What is judged, most important first.",
     )
     profile: Profile = Field(default=Profile(), description="What each arm costs to run.")
+    telemetry: Telemetry = Field(default=Telemetry(), description="What is sampled beside every run.")
     comparison: Comparison = Field(default=Comparison(), description="How sure a verdict must be.")
     bounds: Bounds = Field(default=Bounds(), description="What a job may take at most.")
     image: Image = Field(

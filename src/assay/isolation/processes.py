@@ -56,6 +56,11 @@ def children(process: int) -> list[int]:
     return found
 
 
+def is_sampler(process: int) -> bool:
+    """Whether a process takes a job's telemetry, which takes next to no time of a core."""
+    return b"assay.telemetry.sampler" in _read(process, "cmdline")
+
+
 def at_most(process: int) -> tuple[int, int]:
     """Bytes of memory that a process can be charged with, at most, and its threads; (0, 0) of one that is gone.
 

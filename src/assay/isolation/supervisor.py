@@ -30,6 +30,7 @@ from assay.isolation.processes import (
     end_descendants,
     end_with,
     held,
+    is_sampler,
     reap,
 )
 
@@ -317,7 +318,7 @@ class Company:
         if not self._bound or (self._before and time.monotonic() - self._before[0] < 1):
             return
         waited = self._waited()
-        if waited is None or children(self._job):  # what a job starts itself is no company
+        if waited is None or not all(map(is_sampler, children(self._job))):  # what a job starts is no company
             self._bound = False
             return
         moment = time.monotonic()

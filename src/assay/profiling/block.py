@@ -9,10 +9,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from assay.config.schema import Arm, Profile, spec_of
@@ -26,13 +25,20 @@ from assay.isolation.processes import adopt_orphans, end_descendants
 from assay.isolation.supervisor import Bounds, Crossing, Watch, make_first_to_go
 from assay.models.sources import source_files
 from assay.profiling.exchange import Result
+from assay.profiling.gates import Gate, Visited, judge
+from assay.profiling.measured import metrics
 from assay.profiling.order import visit_order
-from assay.profiling.telemetry import machine
-from assay.records import Code, Measurement, Record, canonical_json, now, sha256_file, sha256_text
+from assay.profiling.settle import Idle, idle, settle
+from assay.records import Code, Record, Telemetry, canonical_json, now, sha256_file, sha256_text
 from assay.sources import PACKAGE
+from assay.telemetry.beside import visible_gpu
+from assay.telemetry.machine import Machine
+from assay.telemetry.window import Window, lines
 
 _REPORTED_STEAL = 0.01
 """Share of a visit's time above which stolen time is worth a warning."""
+_REPORTED_CONTENTION = 0.1
+"""Share of a visit's time above which its wait for a CPU is worth a warning."""
 
 
 @dataclass
@@ -47,6 +53,9 @@ class _Visit:
     after: dict[str, Any]
     seconds: float
     result: Result
+    telemetry: Telemetry | None
+    settled_s: float | None
+    """How long it waited for the GPU to cool down; null: there is none."""
 
     def evidence(self) -> dict[str, Any]:
         result = self.result
@@ -59,6 +68,8 @@ class _Visit:
             "message": result.message,
             "before": self.before,
             "after": self.after,
+            "settled_s": self.settled_s,
+            "telemetry": None if self.telemetry is None else self.telemetry.model_dump(mode="json"),
             "cold_start_s": result.cold_start_s,
             "inference_peak_memory_mb": result.inference_peak_memory_mb,
             "peak_memory_mb": result.peak_memory_mb,
@@ -82,6 +93,19 @@ class _Arm:
         return next((one.result for one in self.visits if one.result.outcome != "completed"), None)
 
 
+@dataclass
+class _Attempt:
+    """All visits of a block, once."""
+
+    arms: dict[str, _Arm]
+    idle: Idle | None
+    gates: list[Gate] = field(default_factory=list)
+
+    @property
+    def tripped(self) -> list[Gate]:
+        return [gate for gate in self.gates if gate.status == "tripped"]
+
+
 def profile_block(
     *,
     experiment: str,
@@ -92,86 +116,145 @@ def profile_block(
     output: Path,
     module_roots: Sequence[Path] = (),
     bounds: Bounds = Bounds(),  # noqa: B008, it never changes
+    telemetry: float | None = None,
 ) -> None:
     """Visit each arm twice and leave `output/ARM/record.json` and `output/ARM/telemetry.jsonl`.
 
     An arm whose visit fails, runs out of memory or gives scores that are not finite gets a record that says so
     and is not visited again; the others go on. So does one whose visit crosses `bounds`, which hold for each visit.
+    A block in which a gate trips is repeated; the last one that may be leaves records of outcome `invalid` for all
+    arms, with no numbers. telemetry: seconds between two samples of the machine; None: none, and so no gates.
 
     Raises: ValueError for data that cannot be read or a user's module that does not exist; MemoryError where a visit
     crossed the bound on memory and is to be started again with more.
     """
     open_store(data)
     place = take_all("cpu" if all(arm.execution.device == "cpu" for arm in arms.values()) else "auto")
+    place.enter()  # the GPU is asked about before the first visit
     adopt_orphans()
     make_first_to_go()
     sources = {name: source_files(arm.model.source, module_roots) for name, arm in arms.items()}
     order = visit_order(list(arms), block)
-    found = {name: _Arm(started=now()) for name in arms}
     for name in arms:
-        telemetry = output / name / "telemetry.jsonl"
-        telemetry.parent.mkdir(parents=True, exist_ok=True)
-        telemetry.write_bytes(b"")
+        (output / name).mkdir(parents=True, exist_ok=True)
+        (output / name / "telemetry.jsonl").unlink(missing_ok=True)
+    shared = {
+        "profile": profile.model_dump(mode="json"),
+        "data": str(data),
+        "module_roots": [str(root) for root in module_roots],
+        "telemetry_interval": telemetry,
+    }
+    attempts: list[_Attempt] = []
     with Evidence(output, bounds.memory_mb) as evidence:
-        for position, name in enumerate(order):
-            if found[name].failure is not None:
-                continue
-            print(f"visit {position + 1} of {len(order)}: {name}", flush=True)
-            request = {
-                "arm": spec_of(arms[name]),
-                "profile": profile.model_dump(mode="json"),
-                "data": str(data),
-                "module_roots": [str(root) for root in module_roots],
-                "visit": position,
-                "flops": not found[name].visits,
-                "telemetry": str(output / name / "telemetry.jsonl"),
-            }
-            watch = Watch(bounds, evidence, contain(bounds.memory_mb, bounds.processes))
-            place.bounds = evidence.held_by(watch.containment.held_by)
+
+        def watch() -> Watch:
+            visit = Watch(bounds, evidence, contain(bounds.memory_mb, bounds.processes))
+            place.bounds = evidence.held_by(visit.containment.held_by)
             place.enter()
-            found[name].visits.append(_visit(position, request, watch))
+            return visit
+
+        while not attempts or (attempts[-1].tripped and len(attempts) <= profile.gates.repeats):
+            attempts.append(_attempt(len(attempts) + 1, order, arms, profile, output, shared, watch))
+            for gate in attempts[-1].tripped:
+                print(f"attempt {len(attempts)} is not valid: {gate.name}: {gate.message}", flush=True)
     data_sha256 = sha256_file(data / MANIFEST)
     for name, arm in arms.items():
-        record = _record(found[name], arm, profile, order, code("profile", sources[name]))
+        record = _record(attempts, name, arm, profile, order, code("profile", sources[name]))
         identity = {"experiment": experiment, "arm": name, "block": block, "data_sha256": data_sha256}
         record.model_copy(update=identity).write(output / name / "record.json")
     place.leave()
 
 
-def _record(found: _Arm, arm: Arm, profile: Profile, order: list[str], origin: Code) -> Record:
+def _attempt(
+    number: int,
+    order: Sequence[str],
+    arms: dict[str, Arm],
+    profile: Profile,
+    output: Path,
+    shared: dict[str, Any],
+    watch: Callable[[], Watch],
+) -> _Attempt:
+    """Visit all arms in order, each from a temperature close to the first one's and under a `watch` of its own; judge."""
+    files = {name: output / name / "telemetry.jsonl" for name in arms}
+    watched = shared["telemetry_interval"] is not None
+    resting = None
+    if watched and any(arm.execution.device != "cpu" for arm in arms.values()) and (uuid := visible_gpu()):
+        resting = Idle(uuid)
+        if profile.idle_seconds:
+            resting = idle(files[order[0]], uuid, profile.idle_seconds, {"attempt": number})
+    attempt = _Attempt({name: _Arm(started=now()) for name in arms}, resting)
+    visited: list[Visited] = []
+    for position, name in enumerate(order):
+        found = attempt.arms[name]
+        if found.failure is not None:
+            continue
+        print(f"visit {position + 1} of {len(order)}: {name}", flush=True)
+        identity = {"visit": position, "attempt": number}
+        settled = None
+        if resting is not None and resting.temperature_c is not None and position:
+            limit = resting.temperature_c + profile.gates.start_band / 2
+            mine = {"attempt": number, "before": position}
+            settled = settle(files[name], resting.uuid, limit, profile.gates.settle_seconds, mine)
+        request = {"arm": spec_of(arms[name]), "flops": not found.visits, "telemetry": str(files[name])}
+        found.visits.append(_visit(shared | request | identity, watch(), resting, settled))
+        visited.append(Visited(position, name, list(lines(files[name], identity))))
+    attempt.gates = judge(visited, profile.gates) if watched else []
+    return attempt
+
+
+def _record(
+    attempts: Sequence[_Attempt], name: str, arm: Arm, profile: Profile, order: list[str], origin: Code
+) -> Record:
     """The record of one arm but for what it shares with the others of its block."""
     # Settings that cost nothing may have been left out: their defaults are not what this arm is trained with.
     spec = arm.model_dump(mode="json", exclude_unset=True)
-    visits, failure = found.visits, found.failure
+    last = attempts[-1]
+    visits, failure = last.arms[name].visits, last.arms[name].failure
     environment = next((visit.result.environment for visit in visits if visit.result.environment), None)
+    outcome = "completed" if failure is None else failure.outcome
+    message = None if failure is None else failure.message
+    if last.tripped:
+        outcome, message = "invalid", _why_invalid(attempts, message)
     return Record(
         stage="profile",
         experiment="",
-        outcome="completed" if failure is None else failure.outcome,
-        message=None if failure is None else failure.message,
-        started=found.started,
+        outcome=outcome,
+        message=message,
+        started=attempts[0].arms[name].started,
         finished=now(),
         spec=spec,
         spec_sha256=sha256_text(canonical_json(spec)),
         code=origin,
         environment=environment or capture(threads=arm.execution.threads, device=None),
-        metrics=_metrics([visit.result for visit in visits], arm, profile, completed=failure is None),
+        metrics=metrics([v.result for v in visits], arm, profile, completed=outcome == "completed"),
         details={
             "order": order,
             "profile": profile.model_dump(mode="json", exclude={"enabled", "blocks"}),
+            "idle": None if last.idle is None else asdict(last.idle),
+            "gates": [gate.model_dump() for gate in last.gates],
+            "rejected": [[gate.model_dump() for gate in one.tripped] for one in attempts[:-1]],
             "visits": [visit.evidence() for visit in visits],
         },
-        warnings=[*_warnings(visits), *places.current().warnings],
+        attempts=len(attempts),
+        warnings=[*_warnings(visits, last.gates), *places.current().warnings],
     )
 
 
-def _visit(position: int, request: dict[str, Any], watch: Watch) -> _Visit:
+def _why_invalid(attempts: Sequence[_Attempt], failure: str | None) -> str:
+    reasons = [f"{gate.name}: {gate.message}" for gate in attempts[-1].tripped]
+    times = "attempt" if len(attempts) == 1 else "attempts"
+    text = f"not valid after {len(attempts)} {times}: {'; '.join(reasons)}"
+    return text if failure is None else f"{text}; and {failure}"
+
+
+def _visit(request: dict[str, Any], watch: Watch, resting: Idle | None, settled: float | None) -> _Visit:
     """Start a process for one visit and wait for its end; it dies with this one if that is interrupted."""
     paths = [str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+    machine = Machine(os.getpid())
     with tempfile.TemporaryDirectory(prefix="assay-visit-") as folder:
         path = Path(folder) / "result.json"
-        started, before, launched = now(), machine(), time.monotonic()
+        started, before, launched = now(), machine.read(), time.monotonic()
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "assay.profiling.visit"],
             stdin=subprocess.PIPE,
@@ -197,7 +280,21 @@ def _visit(position: int, request: dict[str, Any], watch: Watch) -> _Visit:
             result = _result(path)
         else:
             result = Result(outcome="failed", message=_ending(process.returncode))
-    return _Visit(position, started, now(), process.pid, before, machine(), seconds, result)
+    watts = {} if resting is None or resting.watts is None else {resting.uuid: resting.watts}
+    identity = {name: request[name] for name in ("visit", "attempt")}
+    telemetry = Window(Path(request["telemetry"]), identity, watts).summary()
+    return _Visit(
+        position=request["visit"],
+        started=started,
+        finished=now(),
+        pid=process.pid,
+        before=before,
+        after=machine.read(),
+        seconds=seconds,
+        result=result,
+        telemetry=telemetry,
+        settled_s=settled,
+    )
 
 
 def _wait(process: "subprocess.Popen[bytes]", path: Path, watch: Watch) -> Crossing | None:
@@ -232,67 +329,25 @@ def _ending(status: int) -> str:
     return f"the visit's process was ended by {name}{hint}"
 
 
-def _metrics(
-    results: Sequence[Result], arm: Arm, profile: Profile, *, completed: bool
-) -> dict[str, Measurement]:
-    """Medians of the visits' medians; raw samples in the order of the visits. All null unless all completed."""
-    if not completed:
-        results = ()
-    sizes = profile.batch_sizes
-    metrics: dict[str, Measurement] = {}
-    for size in sizes:
-        timings = [result.inference_ms[size] for result in results]
-        medians = [one.summary.median for one in timings]
-        metrics[f"latency_ms@{size}"] = Measurement(
-            unit="ms",
-            value=_median(medians),
-            samples=[sample for one in timings for sample in one.samples] or None,
-            count=sum(one.summary.count for one in timings) or None,
-        )
-        metrics[f"throughput@{size}"] = Measurement(
-            unit="samples/s", value=_median(size / value * 1e3 for value in medians)
-        )
-    steps = [result.training_ms for result in results if result.training_ms is not None]
-    trained = arm.training.batch_size * arm.training.accumulate
-    metrics["training_throughput"] = Measurement(
-        unit="samples/s",
-        value=_median(trained / one.summary.median * 1e3 for one in steps),
-        samples=[trained / sample * 1e3 for one in steps for sample in one.samples] or None,
-        count=sum(one.summary.count for one in steps) or None,
-    )
-    first = results[0] if results else Result()
-    return {
-        "latency_ms": metrics[f"latency_ms@{sizes[0]}"],
-        "throughput": metrics[f"throughput@{sizes[-1]}"],
-        "training_throughput": metrics.pop("training_throughput"),
-        "peak_memory_mb": _per_visit("MiB", [result.peak_memory_mb for result in results]),
-        "parameters": Measurement(unit="count", value=first.parameters),
-        "flops": Measurement(unit="FLOP", value=first.flops),
-        "cold_start_s": _per_visit("s", [result.cold_start_s for result in results]),
-        **metrics,
-    }
-
-
-def _median(values: Iterable[float]) -> float | None:
-    known = list(values)
-    return median(known) if known else None
-
-
-def _per_visit(unit: str, values: Sequence[float | None]) -> Measurement:
-    known = [value for value in values if value is not None]
-    return Measurement(unit=unit, value=_median(known), samples=known or None, count=len(known) or None)
-
-
-def _warnings(visits: Sequence[_Visit]) -> list[str]:
+def _warnings(visits: Sequence[_Visit], gates: Sequence[Gate]) -> list[str]:
     """What may have touched the timings from outside."""
 
     def growth(visit: _Visit, name: str) -> float:
         before, after = visit.before[name], visit.after[name]
         return 0.0 if before is None or after is None else after - before
 
-    warnings = []
+    warnings = [
+        text
+        for visit in visits
+        for text in (*visit.result.telemetry_notes, *(visit.telemetry.warnings if visit.telemetry else []))
+    ]
     if any(growth(visit, "throttled_s") > 0 for visit in visits):
         warnings.append("the control group held CPU time back during a visit: timings may be too long")
     if any(growth(visit, "steal_s") > _REPORTED_STEAL * visit.seconds for visit in visits):
         warnings.append("other guests of the host took CPU time during a visit: timings may be too long")
+    waited = next((gate.found for gate in gates if gate.name == "cpu_contention"), None)
+    if waited is not None and waited > _REPORTED_CONTENTION:
+        warnings.append(
+            "a visit had to wait for a CPU: other work ran beside it, and timings may be too long"
+        )
     return warnings

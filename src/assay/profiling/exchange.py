@@ -19,9 +19,12 @@ class Request(Typed):
     data: Path
     module_roots: list[Path]
     visit: int
+    attempt: int = 1
+    """Of the block: it is repeated where it was not valid."""
     flops: bool
     result: Path
     telemetry: Path
+    telemetry_interval: float | None = None
     launched: float
     """`time.monotonic()` just before the process was started: one clock for all processes of a machine."""
 
@@ -46,6 +49,7 @@ class Result(Typed):
     parameters: int | None = None
     flops: int | None = None
     environment: Environment | None = None
+    telemetry_notes: list[str] = []
 
 
 def thinned(samples: Sequence[float]) -> list[float]:

@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from assay.config.schema import Arm, Augmentation, Profile
 from assay.data.batches import Batches
 from assay.data.store import Store, open_store
-from assay.environment import capture
+from assay.environment import capture, gpu_uuids
 from assay.models.build import build
 from assay.profiling.exchange import Request, Result, Timings, thinned
 from assay.profiling.memory import PeakMemory, resident
 from assay.profiling.summarise import summarise
-from assay.profiling.telemetry import Telemetry
 from assay.profiling.timing import time_calls
 from assay.records import write_atomically
+from assay.telemetry.beside import Sampler
 from assay.training.execution import apply, autocast, compiled, place
 from assay.training.outcomes import Diverged, first_line, out_of_memory
 
@@ -69,18 +69,23 @@ class _Visit:
         self._synchronise()
         self.result.cold_start_s = time.monotonic() - self.request.launched
         _check(first, f"scores for a batch of {smallest}")
-        telemetry = Telemetry(
-            self.request.telemetry, visit=self.request.visit, gpu_uuid=_gpu_uuid(self.device)
+        sampler = Sampler(
+            self.request.telemetry,
+            interval=self.request.telemetry_interval,
+            gpus=gpu_uuids(self.device),
+            identity={"visit": self.request.visit, "attempt": self.request.attempt},
         )
-        for size in self.profile.batch_sizes:
-            telemetry.note("before", f"inference@{size}")
-            self._measure_inference(size, inputs)
-            telemetry.note("after", f"inference@{size}")
-        self.result.inference_peak_memory_mb = self.result.peak_memory_mb = self.memory.read()
-        if self.profile.training_steps:
-            telemetry.note("before", "training")
-            self._measure_training()
-            telemetry.note("after", "training")
+        with sampler:
+            for size in self.profile.batch_sizes:
+                sampler.mark("before", measurement=f"inference@{size}")
+                self._measure_inference(size, inputs)
+                sampler.mark("after", measurement=f"inference@{size}")
+            self.result.inference_peak_memory_mb = self.result.peak_memory_mb = self.memory.read()
+            if self.profile.training_steps:
+                sampler.mark("before", measurement="training")
+                self._measure_training()
+                sampler.mark("after", measurement="training")
+        self.result.telemetry_notes = sampler.notes
         self._count()
         self.result.environment = capture(threads=self.arm.execution.threads, device=self.device)
 
@@ -174,10 +179,6 @@ class _Visit:
 def _check(values: Tensor, name: str) -> None:
     if not bool(torch.isfinite(values).all()):
         raise Diverged(f"{name}: not finite")
-
-
-def _gpu_uuid(device: torch.device) -> str | None:
-    return str(torch.cuda.get_device_properties(device).uuid) if device.type == "cuda" else None
 
 
 if __name__ == "__main__":

@@ -11,15 +11,17 @@ from assay.isolation.places import current as current_place
 from assay.isolation.supervisor import Crossing
 from assay.models.sources import source_files
 from assay.records import Environment, Log, Outcome, Record, canonical_json, now, sha256_file, sha256_text
+from assay.telemetry.window import Window
 from assay.training.checkpoint import sole_writer
+from assay.training.measured import no_metrics
 from assay.training.run import (
+    TELEMETRY,
     Run,
     earlier_failures,
     failure_file,
     identity,
     interrupted,
     lock,
-    no_metrics,
     tidy,
     write_weights,
 )
@@ -127,6 +129,7 @@ def _record(run: Run, ending: Ending, outcome: Outcome, started: str) -> Record:
         environment=capture(threads=run.settings.execution.threads, device=None)
         if environment is None
         else Environment.model_validate(environment),
+        telemetry=Window(run.output / TELEMETRY, since=started).summary(),
         details={} if about.get("ranks") is None else {"ranks": about["ranks"]},
         resumed=about.get("attempts", 1) > 1,
         attempts=about.get("attempts", 1),

@@ -21,14 +21,13 @@ from assay.config.schema import Arm, spec_of
 from assay.data.batches import Batches
 from assay.data.store import MANIFEST, open_store
 from assay.data.streams import stream_int
-from assay.environment import capture, code
+from assay.environment import capture, code, gpu_uuids
 from assay.isolation.places import current as current_place
 from assay.models.build import build
 from assay.models.sources import source_files
 from assay.records import (
     ASKED_TO_END,
     Log,
-    Measurement,
     Outcome,
     Record,
     RecordError,
@@ -39,13 +38,18 @@ from assay.records import (
     write_atomically,
 )
 from assay.sources import stage_sha256
+from assay.telemetry.beside import Sampler
+from assay.telemetry.run import epoch_ends
+from assay.telemetry.window import Window
 from assay.training.batch_norm import over_all_ranks
 from assay.training.checkpoint import Checkpoints, sole_writer
 from assay.training.execution import apply, place
 from assay.training.loop import Interrupted, Loop
+from assay.training.measured import details_of, metrics
 from assay.training.outcomes import Diverged, first_line, out_of_memory
 from assay.training.ranks import ALONE, Ranks
 
+TELEMETRY = "telemetry.jsonl"
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
@@ -61,6 +65,8 @@ class Run:
     output: Path
     checkpoint: Path
     module_roots: Sequence[Path] = ()
+    telemetry: float | None = None
+    """Seconds between two samples of the machine; None: none are taken."""
 
 
 class StopRequest:
@@ -148,19 +154,26 @@ def train_as(
     environment = capture(threads=execution.threads, device=device)
     own = environment.model_dump(mode="json", include={"host", "device"})
     places = ranks.gather({"rank": ranks.rank, **own})
+    gpus = [uuid for one in ranks.gather(gpu_uuids(device))[: execution.devices] for uuid in one]
     saved, checkpoints.attempt = ranks.from_first(
         (checkpoints.load() if ranks.first else None, checkpoints.attempt)
     )
     if ranks.first:
         about = {"attempts": checkpoints.attempt, "environment": environment.model_dump(mode="json")}
         begun(about | {"ranks": places})
-    ending = _run_loop(run, ranks, device, checkpoints, saved, stop)
+    with _sampler(run, ranks, gpus, checkpoints.attempt, fresh=saved is None) as sampler:
+        ending = _run_loop(run, ranks, device, checkpoints, saved, stop)
     if not ranks.first:
         return
     resumed = checkpoints.attempt > 1
     seconds = None if resumed else time.monotonic() - began
+    window = Window(run.output / TELEMETRY, {"attempt": checkpoints.attempt})
+    telemetry = window.summary()
+    # The sampler sees one node: what the GPUs of several took is not known.
+    watched = (window, telemetry) if execution.nodes == 1 else (None, None)
+    ends = [] if resumed else epoch_ends(run.output / "log.jsonl", checkpoints.attempt)
     weights = {} if ending.completed is None else ending.completed.best_weights
-    details = {} if ending.loop is None else _details(ending.loop)
+    details = {} if ending.loop is None else details_of(ending.loop)
     record = Record(
         stage="train",
         experiment=run.experiment,
@@ -177,14 +190,32 @@ def train_as(
         weights_sha256=write_weights(weights, run.output / "model.safetensors"),
         code=origin,
         environment=environment,
-        metrics=_metrics(ending.completed, seconds, resumed=resumed),
+        metrics=metrics(ending.completed, seconds, watched, ends, resumed=resumed),
+        telemetry=telemetry,
         details=details if ranks.size == 1 else details | {"ranks": places},
         resumed=resumed,
         attempts=checkpoints.attempt,
-        warnings=[*checkpoints.warnings, *earlier_failures(run), *current_place().warnings],
+        warnings=[
+            *(*checkpoints.warnings, *earlier_failures(run), *current_place().warnings),
+            *(*sampler.notes, *(telemetry.warnings if telemetry else [])),
+        ],
     )
     record.write(run.output / "record.json")
     tidy(run)
+
+
+def _sampler(run: Run, ranks: Ranks, gpus: Sequence[str], attempt: int, *, fresh: bool) -> Sampler:
+    """Beside the first rank, of its node's GPUs; the others have none."""
+    path = run.output / TELEMETRY
+    if fresh and ranks.first:
+        path.unlink(missing_ok=True)
+    return Sampler(
+        path,
+        interval=run.telemetry if ranks.first else None,
+        gpus=gpus,
+        identity=identity(run) | {"attempt": attempt},
+        family=os.getpid() if ranks.size == 1 else os.getppid(),
+    )
 
 
 def _run_loop(
@@ -330,37 +361,3 @@ def seed_globally(seed: int, rank: int = 0) -> None:
 def write_weights(weights: dict[str, Tensor], path: Path) -> str:
     write_atomically(path, save(weights))
     return sha256_file(path)
-
-
-def _metrics(loop: Loop | None, seconds: float | None, *, resumed: bool) -> dict[str, Measurement]:
-    """Of the chosen epoch. Timings of a resumed run are left out: it was not measured as one."""
-    chosen: dict[str, float | int] = {}
-    if loop is not None:
-        chosen = next(entry for entry in loop.position.history if entry["epoch"] == loop.position.best_epoch)
-    throughput = None
-    if loop is not None and not resumed and loop.position.seconds > 0:
-        samples = loop.training.steps_per_epoch * loop.training.batch_size * len(loop.position.history)
-        throughput = samples / loop.position.seconds
-    count = None if loop is None else loop.validation.count
-    return {
-        "validation_accuracy": Measurement(
-            unit="fraction", value=chosen.get("validation_accuracy"), count=count
-        ),
-        "validation_loss": Measurement(unit="nats", value=chosen.get("validation_loss"), count=count),
-        "train_seconds": Measurement(unit="s", value=seconds),
-        "train_samples_per_second": Measurement(unit="samples/s", value=throughput),
-    }
-
-
-def no_metrics() -> dict[str, Measurement]:
-    """Of a run that did not complete: nothing was measured."""
-    return _metrics(None, None, resumed=False)
-
-
-def _details(loop: Loop) -> dict[str, object]:
-    return {
-        "epochs": len(loop.position.history),
-        "chosen_epoch": loop.position.best_epoch,
-        "steps_per_epoch": loop.training.steps_per_epoch,
-        "history": loop.position.history,
-    }

@@ -294,6 +294,40 @@ def test_a_metric_that_does_not_exist_stops_none_after_it(make: Make) -> None:
     assert only(comparison, 1).verdict == "better"
 
 
+LATENCIES = {"mlp": [1.0, 1.1, 0.9, 1.0, 1.05, 1.02, 1.01], "cnn": [2.5, 2.6, 2.4, 2.5, 2.55, 2.4, 90.0]}
+
+
+def invalidate(made: Any, arm: str, block: int) -> None:
+    made.edit(arm, block, "profile", lambda record: record.update(outcome="invalid", message="throttling"))
+
+
+def test_a_block_that_was_not_valid_is_left_out_of_every_number_and_reported(make: Make) -> None:
+    """The invalid one for all arms, even where one arm's record had a value."""
+    made = make({"latency_ms": LATENCIES})
+    invalidate(made, "cnn", 6)
+    comparison = made.compare()
+    contrast = only(comparison)
+    assert (contrast.verdict, contrast.pairs) == ("worse", 6)
+    assert set(contrast.differences) == {str(block) for block in range(6)}
+    for arm in ("mlp", "cnn"):
+        assert "6" not in comparison.metrics[0].arms[arm].values and comparison.metrics[0].arms[arm].n == 6
+    alone = make({"latency_ms": {arm: values[:6] for arm, values in LATENCIES.items()}})
+    assert only(alone.compare()).estimate == contrast.estimate
+    assert comparison.outcomes["cnn"].profiles == {"completed": 6, "invalid": 1}
+    assert [(f.arm, f.replicate, f.message) for f in comparison.failures] == [("cnn", 6, "throttling")]
+
+
+def test_no_valid_block_at_all(make: Make) -> None:
+    made = make({"latency_ms": LATENCIES, "accuracy": {"mlp": MLP, "cnn": CNN}})
+    for block in range(7):
+        for arm in LATENCIES:
+            invalidate(made, arm, block)
+    comparison = made.compare()
+    assert only(comparison).verdict == "inconclusive"
+    assert "No profile block was valid" in only(comparison).sentence
+    assert only(comparison, 1).verdict == "better"
+
+
 def test_costs_without_profile(make: Make) -> None:
     made = make(
         {"accuracy": {"mlp": MLP, "cnn": CNN}}, metrics=[{"name": "accuracy"}, {"name": "latency_ms"}]

@@ -88,6 +88,7 @@ def profile(
         data=folder / "data",
         output=output,
         module_roots=[folder],
+        telemetry=0.02,
     )
     return {name: Record.read(output / name / "record.json") for name in sources}
 
@@ -141,8 +142,13 @@ def test_telemetry_has_a_line_before_and_after_each_measurement(block):
     text = (block[0] / "quick" / "telemetry.jsonl").read_text()
     lines = [json.loads(line) for line in text.splitlines()]
     expected = [(e, m) for m in ("inference@1", "inference@4") for e in ("before", "after")]
-    assert [(line["event"], line["measurement"]) for line in lines] == expected * 2
-    assert all(line["timestamp"].endswith("Z") and "load" in line for line in lines)
+    marks = [(line["event"], line["measurement"]) for line in lines if "measurement" in line]
+    assert marks == expected * 2
+    assert [line["visit"] for line in lines if line["event"] == "start"] == [1, 2]
+    assert [line["visit"] for line in lines if line["event"] == "end"] == [1, 2]
+    assert all(line["timestamp"].endswith("Z") for line in lines)
+    samples = [line for line in lines if line["event"] == "sample"]
+    assert len(samples) >= 4 and all(line["cpu"]["load"] is not None for line in samples)
 
 
 FAILING = {

@@ -1,0 +1,58 @@
+"""What a training's record says of how it went: of the chosen epoch, of time, and of energy."""
+
+from collections.abc import Sequence
+
+from assay.records import Measurement, Telemetry
+from assay.telemetry.run import training_energy
+from assay.telemetry.window import Window
+from assay.training.loop import Loop
+
+
+def metrics(
+    loop: Loop | None,
+    seconds: float | None,
+    watched: tuple[Window | None, Telemetry | None],
+    ends: Sequence[float],
+    *,
+    resumed: bool,
+) -> dict[str, Measurement]:
+    """Timings and energy of a resumed run are left out: it was not measured as one.
+
+    Args:
+        loop: None where the training did not complete.
+        watched: telemetry of all its GPUs, and the summary.
+        ends: of `epoch_ends`.
+    """
+    chosen: dict[str, float | int] = {}
+    if loop is not None:
+        chosen = next(entry for entry in loop.position.history if entry["epoch"] == loop.position.best_epoch)
+    whole = None if resumed else loop
+    samples = throughput = None
+    if whole is not None:
+        samples = whole.training.steps_per_epoch * whole.training.batch_size * len(whole.position.history)
+        throughput = samples / whole.position.seconds if whole.position.seconds > 0 else None
+    count = None if loop is None else loop.validation.count
+    found = {
+        "validation_accuracy": Measurement(
+            unit="fraction", value=chosen.get("validation_accuracy"), count=count
+        ),
+        "validation_loss": Measurement(unit="nats", value=chosen.get("validation_loss"), count=count),
+        "train_seconds": Measurement(unit="s", value=seconds),
+        "train_samples_per_second": Measurement(unit="samples/s", value=throughput),
+    }
+    epoch = None if whole is None else whole.position.best_epoch
+    return found | training_energy(*watched, ends, samples=samples, chosen=epoch)
+
+
+def no_metrics() -> dict[str, Measurement]:
+    """Of a run that did not complete: nothing was measured."""
+    return metrics(None, None, (None, None), [], resumed=False)
+
+
+def details_of(loop: Loop) -> dict[str, object]:
+    return {
+        "epochs": len(loop.position.history),
+        "chosen_epoch": loop.position.best_epoch,
+        "steps_per_epoch": loop.training.steps_per_epoch,
+        "history": loop.position.history,
+    }

@@ -1,0 +1,67 @@
+"""What a training's record says of the machine, with and without a GPU at hand."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import standin
+from training_runs import MakeRun, lines_of, trained, with_training
+
+from assay.telemetry import energy
+from assay.telemetry import run as run_energy
+from assay.telemetry.window import lines
+from assay.training import run as training_run
+from assay.training.measured import no_metrics
+from assay.training.run import TELEMETRY
+
+
+def test_a_run_on_a_cpu_says_what_the_machine_did_and_nothing_of_gpus(make_run: MakeRun) -> None:
+    run = replace(with_training(make_run(), epochs=6), telemetry=0.02)
+    record = trained(run)
+    told = record.telemetry
+    assert told is not None and told.samples >= 2 and told.gpus == [] and told.interval_s == 0.02
+    assert {"load", "busy_s"} <= set(told.cpu)
+    for name in ("train_energy", "train_energy_per_sample", "train_energy_to_chosen_epoch"):
+        assert record.metrics[name].value is None, "null on a CPU, never 0"
+    assert 0 < record.metrics["train_seconds_to_chosen_epoch"].value <= record.metrics["train_seconds"].value
+    times = [line["timestamp"] for line in lines(run.output / TELEMETRY) if line["event"] == "sample"]
+    steps = [line["timestamp"] for line in lines_of(run)]
+    assert times[0] < steps[-1] <= times[-1], "samples lie over the whole log, on one clock"
+
+
+def test_a_run_that_did_not_complete_tells_the_same_metrics_as_null(make_run: MakeRun) -> None:
+    empty = no_metrics()
+    told = trained(make_run()).metrics
+    assert {name: one.unit for name, one in told.items()} == {name: one.unit for name, one in empty.items()}
+    assert {one.value for one in empty.values()} == {None} != {one.value for one in told.values()}
+
+
+def test_without_telemetry_there_is_none(make_run: MakeRun) -> None:
+    run = make_run()
+    assert trained(run).telemetry is None
+    assert not (run.output / TELEMETRY).exists()
+
+
+def test_energy_of_a_run_on_a_gpu(
+    make_run: MakeRun,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The training computes on the CPU; the card beside it is the library's, at 400 W throughout."""
+    library = standin.build(tmp_path_factory.mktemp("nvml"))
+    standin.install(monkeypatch, library, tmp_path / "scenario", standin.card())
+    monkeypatch.setattr(training_run, "gpu_uuids", lambda device: [standin.UUID.removeprefix("GPU-")])
+    monkeypatch.setattr(energy, "LEAST_SECONDS", 0.01)
+    monkeypatch.setattr(run_energy, "LEAST_SECONDS", 0.01)
+    run = replace(with_training(make_run(), epochs=40, select="last"), telemetry=0.02)
+    record = trained(run)
+    metrics = record.metrics
+    assert metrics["train_energy"].value is not None
+    seconds = metrics["train_seconds_to_chosen_epoch"].value
+    assert metrics["train_energy"].value == pytest.approx(400 * seconds, rel=0.05)
+    assert metrics["train_energy_to_chosen_epoch"].value == metrics["train_energy"].value
+    samples = 40 * record.details["steps_per_epoch"] * 64
+    assert metrics["train_energy_per_sample"].value == pytest.approx(metrics["train_energy"].value / samples)
+    assert record.telemetry.gpus[0].uuid == standin.UUID
+    assert record.warnings == []
