@@ -5,12 +5,11 @@ from dataclasses import dataclass
 import yaml
 
 from assay.records import now
+from assay.slurm.requests import DEFAULT_MB, DEFAULT_MINUTES, MINUTES
 from assay.slurm.site import Node, Partition, Site
 
 MOST_JOBS = 500
 """Submitted at a time, where the site sets no bound."""
-DEFAULT_MINUTES = 60
-DEFAULT_MEMORY_MB = 4000
 LONGEST_POLL = 180
 """Seconds between two questions about jobs, at the most."""
 PARTITIONS = "partitions.yaml"
@@ -26,11 +25,8 @@ class Advice:
 
 def profile_text(site: Site, partitions_file: str) -> str:
     """`config.yaml`. partitions_file: where `partitions_text` is written, as Snakemake's working folder sees it."""
-    shortest = min((each.minutes for each in site.partitions if each.minutes), default=DEFAULT_MINUTES)
-    resources: dict[str, object] = {
-        "mem_mb": DEFAULT_MEMORY_MB,
-        "runtime": min(DEFAULT_MINUTES, shortest),
-    }
+    longest = _longest(site)
+    resources: dict[str, object] = {"mem_mb": DEFAULT_MB, "runtime": _within(DEFAULT_MINUTES, longest)}
     if site.accounts:
         resources["slurm_account"] = site.accounts[0]
     settings: dict[str, object] = {
@@ -41,9 +37,10 @@ def profile_text(site: Site, partitions_file: str) -> str:
         "latency-wait": 60,
         "default-resources": resources,
     }
-    longest = max((each.minutes or DEFAULT_MINUTES * 24 for each in site.partitions), default=DEFAULT_MINUTES)
-    if longest < TRAINING_MINUTES:
-        settings["set-resources"] = {"train": {"runtime": longest}}
+    if shorter := {
+        rule: {"runtime": longest} for rule, asked in MINUTES.items() if _within(asked, longest) < asked
+    }:
+        settings["set-resources"] = shorter
     if len(site.partitions) > 1:
         settings["slurm-partition-config"] = partitions_file
     if has_container(site):
@@ -53,8 +50,16 @@ def profile_text(site: Site, partitions_file: str) -> str:
     return head + yaml.safe_dump(settings, sort_keys=False)
 
 
-TRAINING_MINUTES = 240
-"""What rule `train` asks for."""
+def _longest(site: Site) -> int | None:
+    """Minutes that any job may ask for; None: no limit. Jobs with GPUs fit only where there are some, the others anywhere."""
+    limits = [each.minutes for each in site.partitions if each.gpus] or [
+        each.minutes for each in site.partitions
+    ]
+    return None if None in limits else max(filter(None, limits), default=None)
+
+
+def _within(minutes: int, longest: int | None) -> int:
+    return minutes if longest is None else min(minutes, longest)
 
 
 def partitions_text(site: Site) -> str:

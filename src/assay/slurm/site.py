@@ -217,9 +217,7 @@ echo node=$(hostname)
 """
 
 
-def _start_probe(
-    partition: str, folder: Path, reach: str | None, seconds: float
-) -> "subprocess.Popen[str] | None":
+def _start_probe(partition: str, folder: Path, reach: str | None, seconds: float) -> "subprocess.Popen[str]":
     host, _, port = (reach or "").rpartition(":")
     script = _PROBE.format(
         containers=" ".join(CONTAINERS),
@@ -244,8 +242,7 @@ def _start_probe(
     )
 
 
-def _found(partition: str, job: "subprocess.Popen[str] | None", seconds: float) -> Node | None:
-    assert job is not None
+def _found(partition: str, job: "subprocess.Popen[str]", seconds: float) -> Node | None:
     try:
         output, _ = job.communicate(timeout=seconds + SECONDS)
     except subprocess.TimeoutExpired:

@@ -104,13 +104,25 @@ def test_a_site_without_accounting_or_apptainer_and_with_short_limits() -> None:
     assert profile["slurm-status-command"] == "squeue"
     assert "software-deployment-method" not in profile and "slurm-partition-config" not in profile
     assert profile["default-resources"] == {"mem_mb": 4000, "runtime": 30}
-    assert profile["set-resources"] == {"train": {"runtime": 30}}
+    assert profile["set-resources"] == {
+        rule: {"runtime": 30} for rule in ("prepare_data", "train", "evaluate", "profile")
+    }, "no rule asks for more than the site gives"
     told = advice(poor)
     assert any("jobs run on the host" in problem for problem in told.problems)
     assert any("sacct fails" in note for note in told.notes)
     assert not any("forgotten" in problem for problem in told.problems)
     assert any("forgotten" in problem for problem in advice(replace(poor, remembered_seconds=30)).problems)
     assert any("no job started there in time: short" in note for note in told.notes)
+
+
+def test_jobs_with_gpus_ask_for_no_more_time_than_nodes_with_gpus_give() -> None:
+    long = Partition("cpu", True, 2880, 64, 256000, 0)
+    gpus = replace(long, name="gpu", default=False, minutes=120, gpus=4)
+    profile = yaml.safe_load(profile_text(site(partitions=(long, gpus)), "p.yaml"))
+    assert profile["set-resources"] == {"train": {"runtime": 120}}
+    assert profile["default-resources"]["runtime"] == 60
+    endless = site(partitions=(replace(long, minutes=30), replace(gpus, minutes=None)))
+    assert "set-resources" not in yaml.safe_load(profile_text(endless, "p.yaml"))
 
 
 def test_what_nodes_lack_is_a_problem_with_its_cure() -> None:
