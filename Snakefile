@@ -11,8 +11,10 @@ if not workflow.overwrite_configfiles:
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/guards.smk"
+include: "workflow/rules/execution.smk"
 include: "workflow/rules/bounds.smk"
 include: "workflow/rules/image.smk"
+include: "workflow/rules/launch.smk"
 include: "workflow/rules/cluster.smk"
 include: "workflow/rules/health.smk"
 include: "workflow/rules/data.smk"

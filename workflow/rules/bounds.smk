@@ -1,7 +1,9 @@
 """What each job may take: memory as a resource, by which Snakemake starts no more jobs than there is memory for."""
 
-CLUSTER_MB, CLUSTER_MB_PER_THREAD = 4096, 2048
-"""Asked for on a cluster, where the experiment says nothing: what PyTorch with CUDA holds by itself, and room to work."""
+from assay.isolation.attempts import last_attempt
+from assay.isolation.machine import GPU, LEAST_MB, LEAST_WITH_GPU_MB, share_of_memory_mb
+from assay.slurm.endings import minutes
+
 LEAST = LEAST_WITH_GPU_MB if device_asked_for() != "cpu" and GPU.exists() else LEAST_MB
 PROCESSES = EXPERIMENT.bounds.processes or "auto"
 
@@ -19,7 +21,7 @@ def memory_mb(threads, folder):
     def least(wildcards):
         count = threads(wildcards) if callable(threads) else threads
         share = (
-            CLUSTER_MB + CLUSTER_MB_PER_THREAD * count
+            requests.MB + requests.MB_PER_THREAD * count
             if ON_CLUSTER
             else share_of_memory_mb(count, ALL_CORES, least=LEAST)
         )
@@ -34,15 +36,14 @@ def memory_mb(threads, folder):
     return again if ON_CLUSTER else least if callable(threads) else least({})
 
 
-JOB_MINUTES = 60
 AT_MEMORY_BOUND = (
-    (lambda wildcards, attempt: "retry" if attempt <= CLUSTER_RETRIES else "result")
+    (lambda wildcards, attempt: "retry" if attempt <= requests.RETRIES else "result")
     if ON_CLUSTER
     else "result"
 )
 """Where a cluster can give more, the last try alone leaves a result. Whoever shares out one machine's memory cannot."""
 
 
-def runtime(log):
+def runtime(rule, log):
     """Minutes for a job that cannot go on from where it was: more of them where it ran out of time, and nowhere else."""
-    return lambda wildcards, attempt: minutes(JOB_MINUTES, Path(log.format(**wildcards)), attempt)
+    return lambda wildcards, attempt: minutes(requests.MINUTES[rule], Path(log.format(**wildcards)), attempt)

@@ -10,7 +10,7 @@ rule prepare_data:
     retries: RETRIES
     threads: 1
     resources:
-        runtime=runtime("logs/{experiment}/prepare_data.log"),
+        runtime=runtime("prepare_data", "logs/{experiment}/prepare_data.log"),
         mem_mb=memory_mb(ALL_CORES, "results/{experiment}/data"),
         processes=PROCESSES,
         at_memory_bound=AT_MEMORY_BOUND,

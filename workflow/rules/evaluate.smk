@@ -13,7 +13,7 @@ rule evaluate:
     retries: RETRIES
     threads: by_arm(lambda arm: arm.execution.threads)
     resources:
-        runtime=runtime("logs/{experiment}/evaluate/{arm}/seed-{seed}.log"),
+        runtime=runtime("evaluate", "logs/{experiment}/evaluate/{arm}/seed-{seed}.log"),
         gpu=by_arm(lambda arm: min(1, gpus(arm))),
         mem_mb=memory_mb(
             by_arm(lambda arm: arm.execution.threads), "results/{experiment}/runs/{arm}/seed-{seed}/evaluate"

@@ -1,11 +1,19 @@
 # Jobs run in this image where Snakemake is told to use containers, else on the host.
-if CONTAINED:
-    workflow.deployment_settings.apptainer_args = image_arguments(
-        workflow.deployment_settings.apptainer_args,
-        [Path(workflow.basedir), IMAGE.folder.parent, *own_folders()],
-    )
+from assay.image.running import arguments as image_arguments
+from assay.image.running import confine, names_lock
 
-    container: IMAGE_FILE
+if CONTAINED:
+    names_lock(os.environ, IMAGE.lock)
+    confine(os.environ)
+
+    # Whoever only submits hands on the user's own arguments: what a node has, e.g. a GPU, is seen there.
+    if RUNS_JOBS:
+        workflow.deployment_settings.apptainer_args = image_arguments(
+            workflow.deployment_settings.apptainer_args,
+            [Path(workflow.basedir), IMAGE.folder.parent, *own_folders()],
+        )
+
+    container: str(IMAGE.sif)
 
     rule build_image:
         output:
@@ -18,9 +26,7 @@ if CONTAINED:
         threads: ALL_CORES
         params:
             base=EXPERIMENT.image.chosen.reference,
-            python=sys.executable,
         message:
             "Build the image that jobs run in"
         shell:
-            "{params.python:q} -P {SCRIPTS}/build_image.py --base {params.base:q} "
-            "--root {IMAGE.folder.parent:q} > {log} 2>&1"
+            "host_stage build_image --base {params.base:q} --root {IMAGE.folder.parent:q} > {log} 2>&1"

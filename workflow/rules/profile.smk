@@ -13,7 +13,7 @@ rule profile:
     retries: RETRIES
     threads: ALL_CORES
     resources:
-        runtime=runtime("logs/{experiment}/profile/block-{block}.log"),
+        runtime=runtime("profile", "logs/{experiment}/profile/block-{block}.log"),
         gpu=min(1, MOST_GPUS),
         slurm_extra="--exclusive",
         mem_mb=memory_mb(ALL_CORES, "results/{experiment}/profile/block-{block}"),

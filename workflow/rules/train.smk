@@ -13,8 +13,8 @@ rule train:
     threads: by_arm(lambda arm: arm.execution.threads * arm.execution.devices)
     resources:
         **SPANNING,
-        # Minutes. A training that needs longer goes on from its checkpoint, which it writes when Slurm warns it.
-        runtime=240,
+        # A training that needs longer goes on from its checkpoint, which it writes when Slurm warns it.
+        runtime=requests.MINUTES["train"],
         slurm_extra="--signal=USR1@120",
         gpu=by_arm(lambda arm: gpus(arm) if NODES == 1 else 0),
         mem_mb=memory_mb(
