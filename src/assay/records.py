@@ -45,6 +45,25 @@ def sha256_file(path: Path) -> str:
 class Typed(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
+    @classmethod
+    def parse(cls, path: Path, missing: str, anew: str, error: type[ValueError] = RecordError) -> Self:
+        """From a file that `write` left.
+
+        missing: what to say where there is none. anew: how to get another in place of a damaged one.
+        Raises: `error` naming the file and what is wrong with it.
+        """
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            raise error(f"{path}: {missing}") from None
+        except ValidationError as invalid:
+            first = invalid.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "the file"
+            raise error(f"{path}: {where}: {first['msg']}; {anew}") from None
+
+    def write(self, path: Path) -> None:
+        write_atomically(path, self.model_dump_json(indent=1).encode() + b"\n")
+
 
 class Measurement(Typed):
     """One number with its unit. `value` is null where it was not measured, never 0 in its place."""
@@ -190,19 +209,9 @@ class Record(Typed):
     @classmethod
     def read(cls, path: Path) -> Self:
         """Raises: RecordError naming the file and what is wrong with it."""
-        try:
-            return cls.model_validate_json(path.read_bytes())
-        except FileNotFoundError:
-            raise RecordError(f"{path}: no such record; run the experiment again") from None
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "the file"
-            raise RecordError(
-                f"{path}: {where}: {first['msg']}; remove it and run the experiment again"
-            ) from None
-
-    def write(self, path: Path) -> None:
-        write_atomically(path, self.model_dump_json(indent=1).encode() + b"\n")
+        return cls.parse(
+            path, "no such record; run the experiment again", "remove it and run the experiment again"
+        )
 
 
 def write_atomically(path: Path, content: bytes) -> None:

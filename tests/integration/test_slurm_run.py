@@ -59,19 +59,8 @@ class Site(Project):
     def environment(self) -> dict[str, str]:
         return super().environment() | self.cluster.environment
 
-    def start(self, *arguments: str) -> "subprocess.Popen[str]":
-        with (self.folder / "snakemake.out").open("w") as output:
-            return subprocess.Popen(
-                self.command(*arguments),
-                cwd=self.folder,
-                env=self.environment(),
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-
     def said(self) -> str:
-        return (self.folder / "snakemake.out").read_text() + self.logs() + self.slurm_logs()
+        return self.output.read_text() + self.logs() + self.slurm_logs()
 
     def slurm_logs(self) -> str:
         logs = sorted((self.folder / ".snakemake" / "slurm_logs").rglob("*.log"))
@@ -164,8 +153,9 @@ def test_an_experiment_goes_through_the_cluster_to_its_verdict(site: Site) -> No
     for path in records:
         assert json.loads(path.read_text())["environment"]["image"] is not None
     host = copy_project(site.folder / "host")
-    host.run("--until", "train")
+    host.run("--until", "evaluate")
     assert weights(site) == weights(host), "host, image and cluster train the same"
+    assert accuracies(site) == accuracies(host), "and see the same on the test split"
 
 
 def weights(project: Project) -> dict[str, str]:
@@ -175,6 +165,16 @@ def weights(project: Project) -> dict[str, str]:
         for path in records
     }
     assert len(found) == 4
+    return found
+
+
+def accuracies(project: Project) -> dict[str, float]:
+    records = sorted(project.results.glob("runs/*/*/evaluate/record.json"))
+    found = {
+        str(path.relative_to(project.results)): json.loads(path.read_text())["metrics"]["accuracy"]["value"]
+        for path in records
+    }
+    assert len(found) == 4 and all(0.1 < value <= 1 for value in found.values())
     return found
 
 

@@ -68,6 +68,23 @@ class Project:
             timeout=300,
         )
 
+    def start(self, *arguments: str) -> "subprocess.Popen[str]":
+        """In a session of its own; what it says goes into `output`."""
+        with self.output.open("w") as output:
+            return subprocess.Popen(
+                self.command(*arguments),
+                cwd=self.folder,
+                env=self.environment(),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
+
+    @property
+    def output(self) -> Path:
+        return self.folder / "output.txt"
+
     def run(self, *arguments: str) -> str:
         done = self.snakemake(*arguments)
         assert done.returncode == 0, done.stdout + done.stderr + self.logs()

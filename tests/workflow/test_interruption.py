@@ -21,19 +21,6 @@ LONGER: dict[str, Any] = deepcopy(TINY) | {
 LONGER["training"] = LONGER["training"] | {"epochs": 25, "checkpoint_seconds": 0.1}
 
 
-def start(project: Project, *arguments: str) -> "subprocess.Popen[str]":
-    with (project.folder / "output.txt").open("w") as output:
-        return subprocess.Popen(
-            project.command(*arguments),
-            cwd=project.folder,
-            env=project.environment(),
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-
-
 def wait_for_epoch(project: Project, running: "subprocess.Popen[str]", epoch: int) -> None:
     """Until some run has logged that epoch."""
     end = time.monotonic() + 60
@@ -42,7 +29,7 @@ def wait_for_epoch(project: Project, running: "subprocess.Popen[str]", epoch: in
             if f'"epoch": {epoch}' in log.read_text():
                 return
         time.sleep(0.02)
-    output = (project.folder / "output.txt").read_text()
+    output = project.output.read_text()
     raise AssertionError(f"no run reached epoch {epoch}\n{output}\n{project.logs()}")
 
 
@@ -61,7 +48,7 @@ def test_killed_anywhere_the_same_command_ends_with_the_same_weights(project: Pr
         shutil.rmtree(project.folder / folder)
     generator = random.Random(0)
     for attempt in range(3):
-        running = start(project)
+        running = project.start()
         wait_for_epoch(project, running, 1 + 4 * attempt)
         time.sleep(generator.uniform(0, 0.3))
         os.kill(running.pid, signal.SIGKILL)
@@ -77,11 +64,11 @@ def test_ctrl_c_leaves_nothing_locked(project: Project) -> None:
     experiment = deepcopy(LONGER)
     experiment["training"]["epochs"] = 100
     project.write(experiment)
-    running = start(project)
+    running = project.start()
     wait_for_epoch(project, running, 2)
     os.killpg(running.pid, signal.SIGINT)
     running.wait(timeout=60)
-    assert running.returncode != 0, (project.folder / "output.txt").read_text()
+    assert running.returncode != 0, project.output.read_text()
     assert not list(project.results.glob("runs/*/*/train/.record*")), "half-written files were left"
     project.run()
     assert project.planned() == {}
@@ -103,7 +90,7 @@ def test_no_measurement_outlives_its_session(project: Project) -> None:
     experiment = deepcopy(TINY)
     experiment["profile"] = TINY["profile"] | {"seconds": 20}  # type: ignore[operator]
     project.write(experiment)
-    running = start(project)
+    running = project.start()
     end = time.monotonic() + 60
     while not any(
         b"profiling.visit" in Path(f"/proc/{p}/cmdline").read_bytes() for p in working_in(project.folder)
@@ -121,13 +108,13 @@ def test_no_measurement_outlives_its_session(project: Project) -> None:
 def test_second_run_at_once_is_refused(project: Project) -> None:
     # Long enough that the first still runs when the second has come to its first job.
     project.write(LONGER | {"training": LONGER["training"] | {"epochs": 250}})
-    first = start(project)
+    first = project.start()
     wait_for_epoch(project, first, 1)
     second = project.snakemake()
     assert second.returncode != 0
     assert "another run of this experiment" in second.stdout + second.stderr
     assert f"process {first.pid}" in second.stdout + second.stderr
-    assert first.wait(timeout=120) == 0, (project.folder / "output.txt").read_text()
+    assert first.wait(timeout=120) == 0, project.output.read_text()
 
 
 def test_a_job_that_fails_is_told_in_its_own_words_and_the_rest_is_kept(project: Project) -> None:

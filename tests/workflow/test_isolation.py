@@ -83,7 +83,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[object]:
     ("source", "outcome", "ended", "words"),
     [
         ("own:memory", "out_of_memory", "out_of_memory", f"more than the bound of {BOUND_MB} MiB"),
-        ("own:forks", "failed", "too_many_processes", f"more than the bound of {BOUND_PROCESSES} "),
+        ("own:forks", "failed", "too_many_processes", f"more than the bound of {BOUND_PROCESSES};"),
     ],
 )
 def test_a_hog_is_its_own_result_and_nobody_elses(

@@ -8,10 +8,10 @@ the experiment and its records alone: no time and no host of the comparison itse
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from assay.config.metrics import Direction, Pairing, Scale
-from assay.records import Outcome, RecordError, Typed, write_atomically
+from assay.records import Outcome, Typed
 
 VerdictWord = Literal["better", "worse", "equivalent", "inconclusive"]
 Found = Outcome | Literal["missing"]
@@ -193,17 +193,6 @@ class Comparison(Typed):
     @classmethod
     def read(cls, path: Path) -> Self:
         """Raises: RecordError naming the file and what is wrong with it."""
-        try:
-            return cls.model_validate_json(path.read_bytes())
-        except FileNotFoundError:
-            raise RecordError(f"{path}: no such comparison; run the experiment") from None
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "the file"
-            raise RecordError(
-                f"{path}: {where}: {first['msg']}; remove it and run the experiment again"
-            ) from None
-
-
-def write(model: Typed, path: Path) -> None:
-    write_atomically(path, model.model_dump_json(indent=1).encode() + b"\n")
+        return cls.parse(
+            path, "no such comparison; run the experiment", "remove it and run the experiment again"
+        )

@@ -17,7 +17,6 @@ from assay.comparison.model import (
     MetricResult,
     Outcomes,
     VerdictWord,
-    write,
 )
 from assay.comparison.verdict import Judge
 from assay.config.schema import Experiment
@@ -41,8 +40,8 @@ def compare(*, experiment_file: Path, results: Path, output: Path) -> Comparison
     comparison = judge(experiment, collected, contract)
     output.mkdir(parents=True, exist_ok=True)
     write_atomically(output / "metrics.csv", metrics_csv(collected).encode())
-    write(contract, output / "contract.json")
-    write(comparison, output / "comparison.json")
+    contract.write(output / "contract.json")
+    comparison.write(output / "comparison.json")
     return comparison
 
 

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from assay.records import Typed, write_atomically
+from assay.records import Typed
 
 
 class ImageError(ValueError):
@@ -37,16 +37,9 @@ class ImageLock(Typed):
     @classmethod
     def read(cls, path: Path) -> Self:
         """Raises: ImageError naming the file."""
-        try:
-            return cls.model_validate_json(path.read_bytes())
-        except FileNotFoundError:
-            raise ImageError(f"{path}: no such image lock; build the image: assay image build") from None
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "the file"
-            raise ImageError(
-                f"{path}: {where}: {first['msg']}; remove the folder and build the image again"
-            ) from None
-
-    def write(self, path: Path) -> None:
-        write_atomically(path, self.model_dump_json(indent=1).encode() + b"\n")
+        return cls.parse(
+            path,
+            "no such image lock; build the image: assay image build",
+            "remove the folder and build the image again",
+            ImageError,
+        )

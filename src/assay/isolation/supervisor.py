@@ -102,7 +102,10 @@ class Watch:
         if count <= most and not refused:
             return None
         many = f"{self.containment.tasks} and one more asked for" if refused else f"{count} at once"
-        text = f"processes and threads: {many}, more than the bound of {most} (bounds.processes)"
+        text = (
+            f"processes and threads: {many}, more than the bound of {most}; "
+            f"if it needs so many, write bounds: {{processes: {2 * most}}}"
+        )
         return Crossing("too_many_processes", text)
 
     def _too_much(self, memory: float) -> Crossing | None:
@@ -115,7 +118,10 @@ class Watch:
             memory = max(memory, counted / _MIB)
             self.evidence.peak(memory)
         if memory > bound or counted is not None:
-            text = f"memory: {memory:.0f} MiB held, more than the bound of {bound:.0f} MiB (bounds.memory_mb)"
+            text = (
+                f"memory: {memory:.0f} MiB held, more than the bound of {bound:.0f} MiB; "
+                f"if it needs so much, write bounds: {{memory_mb: {2 * bound:.0f}}}"
+            )
             return Crossing("out_of_memory", text)
         room = (bound - memory) * _MIB / FASTEST_GROWTH
         self.interval = min(max(room, SHORTEST_POLL_SECONDS), POLL_SECONDS)

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from itertools import takewhile
 from pathlib import Path
@@ -87,3 +88,10 @@ def is_alive(process: int) -> bool:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
         return False
+
+
+def wait_for_end(process: int) -> None:
+    end = time.monotonic() + 5
+    while is_alive(process):
+        assert time.monotonic() < end
+        time.sleep(0.01)

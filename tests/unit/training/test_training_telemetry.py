@@ -64,4 +64,6 @@ def test_energy_of_a_run_on_a_gpu(
     samples = 40 * record.details["steps_per_epoch"] * 64
     assert metrics["train_energy_per_sample"].value == pytest.approx(metrics["train_energy"].value / samples)
     assert record.telemetry.gpus[0].uuid == standin.UUID
-    assert record.warnings == []
+    assert [told for told in record.warnings if not told.startswith("cores:")] == [], (
+        "others may work beside this test"
+    )
