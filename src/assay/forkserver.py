@@ -110,9 +110,7 @@ def _delegate(connection: socket.socket, script: str, arguments: list[str]) -> i
 
 def serve(listener: socket.socket) -> None:
     """Fork a child for each request until standard input closes; then end the children too."""
-    for name in PRELOAD:
-        with contextlib.suppress(ImportError):
-            importlib.import_module(name)
+    _preload(Path(listener.getsockname()).parent)
     adopt_orphans()
     for number in FORWARDED:
         signal.signal(number, signal.SIG_IGN)
@@ -143,6 +141,15 @@ def serve(listener: socket.socket) -> None:
                     selector.register(client, selectors.EVENT_READ, data=child)
             else:
                 _follow(key, selector)
+
+
+def _preload(folder: Path) -> None:
+    """folder: the server's own, which goes with it, for the temporary files that PyTorch makes while it is loaded."""
+    tempfile.tempdir = str(folder)
+    for name in PRELOAD:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    tempfile.tempdir = None
 
 
 def _receive(client: socket.socket) -> tuple[dict[str, object], list[int]] | None:

@@ -112,7 +112,8 @@ def test_two_devices_match_one(tmp_path: Path, digits: Path) -> None:
     files = {path.name for path in (tmp_path / "two" / "train").iterdir()}
     assert files == {"record.json", "log.jsonl", "telemetry.jsonl", "model.safetensors"}
     assert len(samplers(tmp_path / "two")) == 1, "one process starts a sampler"
-    assert two.telemetry is not None and two.telemetry.samples >= 2 and two.warnings == []
+    assert two.telemetry is not None and two.telemetry.samples >= 2
+    assert [told for told in two.warnings if not told.startswith("cores:")] == []
     assert one.metrics.keys() == two.metrics.keys() and "train_energy" in two.metrics
 
 

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +24,10 @@ def main(argv=None):
         print("torch" in sys.modules, os.getcwd(), os.environ.get("PLANTED"), os.getpid(), threads)
         print("to stderr", file=sys.stderr)
         return int(argv[1])
+    if argv[0] == "temporary":
+        import tempfile
+        print(tempfile.gettempdir())
+        return 0
     if argv[0] == "raise":
         raise RuntimeError("planted failure")
     if argv[0] == "compute":
@@ -133,8 +138,16 @@ def test_killed_client_takes_its_child_along(server: Server, entry: Path, tmp_pa
     wait_for(lambda: not alive(child))
 
 
+def test_a_childs_temporary_files_are_where_its_client_wants_them(
+    server: Server, entry: Path, tmp_path: Path
+) -> None:
+    out, errors = start(entry, "temporary", TMPDIR=str(tmp_path)).communicate(timeout=30)
+    assert out == f"{tmp_path}\n", errors
+
+
 def test_all_ends_with_the_owner(entry: Path, tmp_path: Path) -> None:
-    """An owner killed outright leaves neither server nor children behind."""
+    """An owner killed outright leaves neither server nor children behind, nor the files that PyTorch made for them."""
+    temporary = Path(tempfile.mkdtemp())  # a socket's path is short
     owner_code = (
         "import subprocess, sys, time; from assay.forkserver import Server; s = Server();"
         "p = subprocess.Popen([sys.executable, *sys.argv[1:]]); print(s._process.pid, s.address, flush=True); time.sleep(60)"
@@ -142,7 +155,7 @@ def test_all_ends_with_the_owner(entry: Path, tmp_path: Path) -> None:
     started = tmp_path / "pid"
     owner = subprocess.Popen(
         [sys.executable, "-c", owner_code, str(entry), "sleep", str(started), str(tmp_path / "ended")],
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "src")},
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "src"), "TMPDIR": str(temporary)},
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -154,4 +167,5 @@ def test_all_ends_with_the_owner(entry: Path, tmp_path: Path) -> None:
     os.kill(owner.pid, signal.SIGKILL)
     owner.wait()
     wait_for(lambda: not alive(child) and not alive(server_pid))
-    assert not Path(address).parent.exists()
+    assert Path(address).is_relative_to(temporary)
+    temporary.rmdir()

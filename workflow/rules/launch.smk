@@ -4,8 +4,10 @@ from assay.slurm.endings import JOB
 
 # `stage NAME …` becomes an entry point, run with the package of this checkout by the image's interpreter or this one;
 # `host_stage` always by this one. No shell is left between Snakemake and the job that a signal could end first. -P: scripts do
-# not hide modules of the same name. `on_nodes THREADS` before a stage starts it on each node.
+# not hide modules of the same name. `on_nodes THREADS` before a stage starts it on each node. Telemetry stands here and not among
+# the parameters of rules: how closely runs are watched decides nothing that they compute.
 SOURCES, SCRIPTS = (shlex.quote(f"{workflow.basedir}/{folder}") for folder in ("src", "workflow/scripts"))
+TELEMETRY = f"--telemetry {EXPERIMENT.telemetry.interval:g}" if EXPERIMENT.telemetry.enabled else ""
 HOST_PYTHON = shlex.quote(sys.executable)
 
 # One task on each node, in the image where there is one. A task tells Apptainer its own variables of Slurm's, not those of the
@@ -23,7 +25,9 @@ SPANNING_LAUNCH = (
 )
 PREFIX = f"""export PYTHONPATH={SOURCES}; launch=()
 run_stage() {{ [ -z "${{SLURM_JOB_ID:-}}" ] || echo "{JOB.format("$SLURM_JOB_ID")}"
-  local python=$1 name=$2; shift 2; exec "${{launch[@]}}" "$python" -P {SCRIPTS}/"$name".py "$@"; }}
+  local python=$1 name=$2; shift 2
+  case $name in train|profile) set -- "$@" {TELEMETRY};; esac
+  exec "${{launch[@]}}" "$python" -P {SCRIPTS}/"$name".py "$@"; }}
 stage() {{ run_stage {"python3" if CONTAINED else HOST_PYTHON} "$@"; }}
 host_stage() {{ run_stage {HOST_PYTHON} "$@"; }}
 on_nodes() {{ {f"launch=({SPANNING_LAUNCH})" if NODES > 1 else ":"}; }}

@@ -76,7 +76,7 @@ class _Node:
 
     def follow(self, command: Sequence[str], folder: str) -> Ending | None:
         """Until the ranks of this node have ended; how the run ended, None where it completed."""
-        self._prepare()
+        self._prepare(folder)
         thread = threading.Thread(target=self._torchrun, args=(command, folder), daemon=True)
         thread.start()
         dead = None
@@ -96,8 +96,12 @@ class _Node:
             lost = f"the first node, {self.place.host}:{self.place.port}, does not answer any more"
             return Ending("failed", socket.gethostname(), lost)
 
-    def _prepare(self) -> None:
-        """What the ranks inherit; and torchrun's warning that signals are not its own is no news."""
+    def _prepare(self, folder: str) -> None:
+        """What the ranks inherit; and torchrun's warning that signals are not its own is no news.
+
+        folder: for their temporary files too, which they leave: PyTorch makes some, and they end in no orderly way.
+        """
+        os.environ["TMPDIR"] = folder
         os.environ.pop(FORKSERVER, None)
         os.environ.setdefault("OMP_NUM_THREADS", str(self.settings.threads))
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
