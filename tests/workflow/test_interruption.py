@@ -74,12 +74,12 @@ def test_ctrl_c_leaves_nothing_locked(project: Project) -> None:
     assert project.planned() == {}
 
 
-def working_in(folder: Path) -> list[int]:
-    """Processes whose current folder it is."""
+def working_in(folder: Path, program: bytes = b"python") -> list[int]:
+    """Processes whose current folder it is, with that word on their command line."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            if (process / "cwd").resolve() == folder and b"python" in (process / "cmdline").read_bytes():
+            if (process / "cwd").resolve() == folder and program in (process / "cmdline").read_bytes():
                 found.append(int(process.name))
         except OSError:
             continue
@@ -92,9 +92,7 @@ def test_no_measurement_outlives_its_session(project: Project) -> None:
     project.write(experiment)
     running = project.start()
     end = time.monotonic() + 60
-    while not any(
-        b"profiling.visit" in Path(f"/proc/{p}/cmdline").read_bytes() for p in working_in(project.folder)
-    ):
+    while not working_in(project.folder, b"profiling.visit"):
         assert time.monotonic() < end and running.poll() is None
         time.sleep(0.1)
     os.kill(running.pid, signal.SIGKILL)
