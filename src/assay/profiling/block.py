@@ -229,7 +229,7 @@ def _record(
         metrics=metrics([v.result for v in visits], arm, profile, completed=outcome == "completed"),
         details={
             "order": order,
-            "profile": profile.model_dump(mode="json", exclude={"enabled", "blocks"}),
+            "profile": profile.model_dump(mode="json", exclude={"enabled", "blocks", "traces"}),
             "idle": None if last.idle is None else asdict(last.idle),
             "gates": [gate.model_dump() for gate in last.gates],
             "rejected": [[gate.model_dump() for gate in one.tripped] for one in attempts[:-1]],

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.autograd import profiler
 
 WARMUP_CALLS = 3
 """Calls thrown away however long they take: the first ones choose kernels and compile."""
@@ -24,7 +25,10 @@ def time_calls(
 
     On a CPU by the monotonic clock, on a GPU by events on its stream, each call finished before the next one.
     Calls of the warm-up are not among them.
+
+    Raises: RuntimeError where one of PyTorch's profilers records this process: its cost would be in every sample.
     """
+    refuse_profiler()
     clock = _on_gpu if device.type == "cuda" else _on_cpu
     end = time.perf_counter() + warmup_seconds
     calls = 0
@@ -35,7 +39,17 @@ def time_calls(
     end = time.perf_counter() + seconds
     while len(found) < samples or (time.perf_counter() < end and len(found) < MAX_SAMPLES):
         found.append(clock(call))
+    refuse_profiler()  # the model itself may have started one
     return found
+
+
+def refuse_profiler() -> None:
+    """Raises: RuntimeError while a profiler of PyTorch's is active, on this thread or another."""
+    if profiler._is_profiler_enabled or torch._C._autograd._profiler_enabled():
+        raise RuntimeError(
+            "a profiler of PyTorch's is active in this process: nothing is timed under it; "
+            "remove it from the model, `profile.traces: true` takes kernel traces apart from timings"
+        )
 
 
 def _on_cpu(call: Callable[[], object]) -> float:
