@@ -21,6 +21,7 @@ include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/profile.smk"
+include: "workflow/rules/trace.smk"
 include: "workflow/rules/compare.smk"
 include: "workflow/rules/report.smk"
 

@@ -31,7 +31,7 @@ from typing import NoReturn
 from assay.isolation.processes import adopt_orphans, children, end_descendants
 
 VARIABLE = "ASSAY_FORKSERVER"
-PRELOAD = ("torch", "torch._dynamo", "assay.training.run", "assay.evaluation.run")
+PRELOAD = ("torch", "torch._dynamo", "assay.training.run", "assay.evaluation.run", "assay.tracing.run")
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 _LENGTH = struct.Struct("!I")
 

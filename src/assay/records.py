@@ -19,7 +19,7 @@ from assay.clock import now as now
 
 Outcome = Literal["completed", "diverged", "out_of_memory", "failed", "interrupted", "invalid"]
 """`invalid`: measured, in circumstances in which the numbers say nothing."""
-Stage = Literal["health", "data", "train", "evaluate", "profile", "compare", "report", "archive"]
+Stage = Literal["health", "data", "train", "evaluate", "profile", "trace", "compare", "report", "archive"]
 ASKED_TO_END = "asked to end by signal {signal}"
 """What a run that wrote a checkpoint and ended on request says in its text log."""
 

@@ -15,6 +15,14 @@ STAGES: dict[str, tuple[str, ...]] = {
     "train": (*_BATCHES, "models", "training"),
     "evaluate": (*_BATCHES, "models", "training/execution.py", "training/outcomes.py", "evaluation"),
     "profile": (*_BATCHES, "models", "training", "profiling", "telemetry"),
+    "trace": (
+        *_BATCHES,
+        "models",
+        "training",
+        "profiling/subject.py",
+        "profiling/training_step.py",
+        "tracing",
+    ),
     "compare": ("comparison",),
     "report": ("reporting",),
 }

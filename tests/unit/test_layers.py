@@ -17,6 +17,7 @@ LINE = [
     "training",
     "evaluation",
     "profiling",
+    "tracing",
     "comparison",
     "reporting",
     "archive",

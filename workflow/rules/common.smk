@@ -57,6 +57,12 @@ def profile_targets(pattern):
     return expand(pattern, experiment=EXPERIMENT.name, arm=list(EXPERIMENT.arms), block=blocks)
 
 
+def trace_targets(pattern):
+    """One path per arm; none where the experiment traces no kernels."""
+    arms = list(EXPERIMENT.arms) if EXPERIMENT.profile.enabled and EXPERIMENT.profile.traces else []
+    return expand(pattern, experiment=EXPERIMENT.name, arm=arms)
+
+
 @cache
 def user_sources(source):
     """The user's own modules behind a model or data source: editing one reruns what uses it."""
@@ -77,16 +83,21 @@ def by_arm(function):
     )
 
 
-def profile_settings():
-    """What a profile depends on: settings that change no cost are left out, so that they rerun none."""
+def costly_settings(arm):
+    """Of an arm: settings that change no cost are left out, so that they rerun no profile and no trace."""
     costless = {
         "training": {"epochs", "schedule", "label_smoothing", "select", "checkpoint_seconds"},
         "execution": {"devices", "nodes"},
     }
-    arms = {name: arm.model_dump(mode="json", exclude=costless) for name, arm in EXPERIMENT.arms.items()}
-    for arm in arms.values():
-        del arm["training"]["optimizer"]["learning_rate"]
-    profile = EXPERIMENT.profile.model_dump(mode="json", exclude={"enabled", "blocks"})
+    settings = arm.model_dump(mode="json", exclude=costless)
+    del settings["training"]["optimizer"]["learning_rate"]
+    return settings
+
+
+def profile_settings():
+    """What a profile depends on."""
+    arms = {name: costly_settings(arm) for name, arm in EXPERIMENT.arms.items()}
+    profile = EXPERIMENT.profile.model_dump(mode="json", exclude={"enabled", "blocks", "traces"})
     return {"arms": arms, "profile": profile}
 
 

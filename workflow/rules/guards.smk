@@ -52,6 +52,7 @@ def lost_files():
         for path in run_targets(f"results/{{experiment}}/runs/{{arm}}/seed-{{seed}}/{file}")
     ]
     made += profile_targets("results/{experiment}/profile/block-{block}/{arm}/record.json")
+    made += trace_targets("results/{experiment}/trace/{arm}/record.json")
     return [path for path in made if not os.path.exists(path)]
 
 

@@ -37,6 +37,7 @@ def estimate(experiment: Experiment, results: Path) -> Estimate:
     jobs = {"resolve_experiment": 1, "check_health": 1, "prepare_data": 1}
     jobs |= {"train": trainings, "evaluate": trainings}
     jobs |= {"profile": blocks} if blocks else {}
+    jobs |= {"trace": len(experiment.arms)} if blocks and experiment.profile.traces else {}
     jobs |= {"compare": 1, "report": 1}
     runs = results / experiment.name / "runs"
     paces = [(arm.training.epochs, _seconds_an_epoch(runs / name)) for name, arm in experiment.arms.items()]

@@ -302,6 +302,10 @@ class Profile(Section):
         default=2, ge=0, description="Time for which the idle GPU is sampled before a block; 0: not at all."
     )
     gates: Gates = Field(default=Gates(), description="When a block does not count.")
+    traces: bool = Field(
+        default=True,
+        description="Whether to trace each arm's kernels too, in a job of its own: no timing is taken there.",
+    )
 
     @model_validator(mode="after")
     def _ascending(self) -> "Profile":

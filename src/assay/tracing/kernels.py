@@ -1,0 +1,193 @@
+"""From a chrome trace of PyTorch's profiler to a table: which kernels took how much of a step."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from assay.records import Typed
+from assay.tracing.flops import count_flops
+
+STEP = "ProfilerStep#"
+"""What the names of steps begin with."""
+_HOST = frozenset(("cpu_op", "user_annotation"))
+_DEVICE = frozenset(("kernel", "gpu_memcpy", "gpu_memset"))
+KEPT_SHAPES = 3
+
+Event = Mapping[str, Any]
+
+
+class TraceError(ValueError):
+    """A trace that does not hold what was to be recorded."""
+
+
+class Kernel(Typed):
+    """All calls of one name in a step."""
+
+    name: str
+    calls: int
+    self_us: float
+    """Without what it called."""
+    share: float
+    """Of a step's duration; on several streams at once shares may add up to more than 1."""
+    flops: int | None
+    """Null where they are not known for each of the calls."""
+    shapes: list[str]
+    """Of the arguments, of what took longest first."""
+    operator: str | None
+    """On a GPU: the operator that launched it, most often."""
+
+
+class Kernels(Typed):
+    """One trace in numbers: of its steps the one of middle duration, so that one which was interrupted tells nothing.
+
+    Longest kernel first.
+    """
+
+    kind: Literal["operators", "kernels"]
+    """Operators on a CPU, kernels on a GPU."""
+    steps: int
+    """Recorded ones."""
+    step_us: float
+    """Duration under the profiler, to the end of the last kernel."""
+    rest_us: float
+    """Of that, the time outside all of them: Python on a CPU, an idle GPU."""
+    kernels: list[Kernel]
+
+
+@dataclass
+class _Sum:
+    """Calls of one name so far."""
+
+    calls: int = 0
+    self_us: float = 0.0
+    flops: int | None = 0
+    shapes: Counter[str] = field(default_factory=Counter)
+    operators: Counter[str] = field(default_factory=Counter)
+
+    def add(self, self_us: float, flops: int | None, shape: str) -> None:
+        self.calls += 1
+        self.self_us += self_us
+        self.flops = None if flops is None or self.flops is None else self.flops + flops
+        if shape:
+            self.shapes[shape] += self_us  # type: ignore[assignment]
+
+
+def summarise(events: Iterable[Event], *, on_gpu: bool) -> Kernels:
+    """Raises: TraceError where no steps were recorded, or nothing within the middle one."""
+    whole = [event for event in events if event.get("ph") == "X"]
+    steps = sorted((event for event in whole if is_step(event)), key=lambda event: event["dur"])
+    if not steps:
+        raise TraceError("the profiler recorded no step")
+    step = steps[(len(steps) - 1) // 2]
+    if step["dur"] <= 0:
+        raise TraceError("the profiler recorded steps without a duration")
+    inside = [event for event in whole if step["ts"] <= event["ts"] < end(step) and not is_step(event)]
+    host = [event for event in inside if event.get("cat") in _HOST]
+    device = [event for event in inside if event.get("cat") in _DEVICE]
+    if on_gpu and not device:
+        raise TraceError(
+            "the profiler recorded no kernel of the GPU: CUPTI is missing, or in use by another program"
+        )
+    if not on_gpu and not host:
+        raise TraceError("the profiler recorded no operator")
+    sums = _of_device(device, host) if on_gpu else _of_host(host)
+    busy = device if on_gpu else [event for event in host if event["tid"] == step["tid"]]
+    return Kernels(
+        kind="kernels" if on_gpu else "operators",
+        steps=len(steps),
+        step_us=step["dur"],
+        rest_us=max(0.0, step["dur"] - covered(busy)),
+        kernels=[
+            _kernel(name, one, step["dur"])
+            for name, one in sorted(sums.items(), key=lambda item: (-item[1].self_us, item[0]))
+        ],
+    )
+
+
+def is_step(event: Event) -> bool:
+    return bool(event.get("cat") == "user_annotation" and event["name"].startswith(STEP))
+
+
+def end(event: Event) -> float:
+    """In µs of the trace's clock."""
+    return float(event["ts"] + event["dur"])
+
+
+def _kernel(name: str, found: _Sum, step_us: float) -> Kernel:
+    return Kernel(
+        name=name,
+        calls=found.calls,
+        self_us=found.self_us,
+        share=found.self_us / step_us,
+        flops=found.flops,
+        shapes=[shape for shape, _ in found.shapes.most_common(KEPT_SHAPES)],
+        operator=next((name for name, _ in found.operators.most_common(1)), None),
+    )
+
+
+def _of_host(events: Sequence[Event]) -> dict[str, _Sum]:
+    sums: dict[str, _Sum] = defaultdict(_Sum)
+    for event, self_us in self_times(events):
+        sums[event["name"]].add(self_us, _flops(event), _shapes(event))
+    return sums
+
+
+def self_times(events: Sequence[Event]) -> Iterator[tuple[Event, float]]:
+    """Each event with its duration less that of the events nested directly in it, on its thread; in µs."""
+    by_thread: dict[Any, list[Event]] = defaultdict(list)
+    for event in events:
+        by_thread[event.get("pid"), event["tid"]].append(event)
+    for own in by_thread.values():
+        stack: list[tuple[Event, list[float]]] = []
+        for event in sorted(own, key=lambda event: (event["ts"], -event["dur"])):
+            while stack and end(stack[-1][0]) <= event["ts"]:
+                closed, left = stack.pop()
+                yield closed, max(0.0, left[0])
+            if stack:
+                stack[-1][1][0] -= event["dur"]
+            stack.append((event, [event["dur"]]))
+        for closed, left in reversed(stack):
+            yield closed, max(0.0, left[0])
+
+
+def _of_device(kernels: Sequence[Event], host: Sequence[Event]) -> dict[str, _Sum]:
+    """A kernel has the shapes of the operator that launched it, and its FLOPs where it is the only one of that."""
+    launchers = {
+        event["args"]["External id"]: event for event in host if "External id" in event.get("args", {})
+    }
+    ids = [event.get("args", {}).get("External id") for event in kernels]
+    computing = Counter(
+        number for number, event in zip(ids, kernels, strict=True) if event["cat"] == "kernel"
+    )
+    sums: dict[str, _Sum] = defaultdict(_Sum)
+    for number, event in zip(ids, kernels, strict=True):
+        launcher = launchers.get(number)
+        alone = launcher is not None and computing[number] == 1 and event["cat"] == "kernel"
+        shape = "" if launcher is None else _shapes(launcher)
+        found = sums[event["name"]]
+        found.add(event["dur"], _flops(launcher) if alone and launcher is not None else None, shape)
+        if launcher is not None:
+            found.operators[launcher["name"]] += 1
+    return sums
+
+
+def _flops(event: Event) -> int | None:
+    arguments = event.get("args", {})
+    return count_flops(event["name"], arguments.get("Input Dims", ()), arguments.get("Concrete Inputs", ()))
+
+
+def _shapes(event: Event) -> str:
+    """`64×1×8×8, 16×1×3×3` of the arguments that are tensors; lists of tensors are left out."""
+    shapes = event.get("args", {}).get("Input Dims", ())
+    told = [shape for shape in shapes if shape and all(isinstance(side, int) for side in shape)]
+    return ", ".join("\N{MULTIPLICATION SIGN}".join(map(str, shape)) for shape in told)
+
+
+def covered(events: Iterable[Event]) -> float:
+    """µs in which at least one of the events went on."""
+    total, until = 0.0, float("-inf")
+    for event in sorted(events, key=lambda event: event["ts"]):
+        total += max(0.0, end(event) - max(until, event["ts"]))
+        until = max(until, end(event))
+    return total
