@@ -11,7 +11,7 @@ rule trace:
     retries: RETRIES
     threads: by_arm(lambda arm: arm.execution.threads)
     resources:
-        runtime=runtime("logs/{experiment}/trace/{arm}.log"),
+        runtime=runtime("trace", "logs/{experiment}/trace/{arm}.log"),
         gpu=by_arm(lambda arm: min(1, gpus(arm))),
         mem_mb=memory_mb(by_arm(lambda arm: arm.execution.threads), "results/{experiment}/trace/{arm}"),
         processes=PROCESSES,

@@ -197,6 +197,11 @@ def unfinished(results: Results) -> list[dict[str, str]]:
         for visit in results.visits
         if visit.outcome != "completed"
     ]
+    found += [
+        {"what": f"{one.arm}, kernel traces", "outcome": one.outcome, "why": one.message or ""}
+        for one in results.traces
+        if one.outcome not in ("completed", "missing")
+    ]
     return found
 
 

@@ -5,9 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from assay.comparison.model import Comparison, Contract, Found, MetricResult
 from assay.config.schema import Experiment
 from assay.records import Environment, Record, RecordError
+from assay.tracing.model import MODES, Mode, Traced
 
 
 class ReportError(ValueError):
@@ -49,6 +52,16 @@ class Visit:
     metrics: dict[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Traces:
+    """Kernel traces of one arm; of one that failed, those that were taken before."""
+
+    arm: str
+    outcome: Found
+    message: str | None = None
+    modes: dict[Mode, Traced] = field(default_factory=dict)
+
+
 @dataclass
 class Surroundings:
     """Distinct circumstances over all records, with how many records each."""
@@ -85,6 +98,7 @@ class Results:
     runs: list[Run]
     visits: list[Visit]
     surroundings: Surroundings
+    traces: list[Traces] = field(default_factory=list)
 
     @property
     def arms(self) -> list[str]:
@@ -126,7 +140,10 @@ def load(folder: Path) -> Results:
                 _read_visit(folder / "profile" / f"block-{block}" / arm, arm, block, surroundings)
                 for arm in experiment.arms
             ]
-    return Results(folder, experiment, comparison, contract, runs, visits, surroundings)
+    traces = []
+    if experiment.profile.enabled and experiment.profile.traces:
+        traces = [_read_traces(folder / "trace" / arm / "record.json", arm) for arm in experiment.arms]
+    return Results(folder, experiment, comparison, contract, runs, visits, surroundings, traces)
 
 
 def _read_contract(path: Path) -> Contract:
@@ -204,6 +221,26 @@ def _read_visit(folder: Path, arm: str, block: int, surroundings: Surroundings) 
         return Visit(arm, block, "missing")
     metrics = {name: item.value for name, item in record.metrics.items() if item.value is not None}
     return Visit(arm, block, record.outcome, record.message, metrics)
+
+
+def _read_traces(path: Path, arm: str) -> Traces:
+    """No number of the comparison comes from a trace, so its circumstances are not among those of the records."""
+    if not path.exists():
+        return Traces(arm, "missing")
+    record = Record.read(path)
+    try:
+        found: dict[Mode, Traced] = {
+            mode: Traced.model_validate(told)
+            for mode in MODES
+            if (told := record.details.get(mode)) is not None
+        }
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in ("details", *first["loc"]))
+        raise RecordError(
+            f"{path}: {where}: {first['msg']}; remove it and run the experiment again"
+        ) from None
+    return Traces(arm, record.outcome, record.message, found)
 
 
 def _facts(environment: Environment, record: Record) -> dict[str, str | None]:

@@ -5,7 +5,7 @@ from typing import Any
 from assay.comparison.model import Contrast, MetricResult
 from assay.config.metrics import METRICS
 from assay.config.schema import spec_of
-from assay.reporting import samples
+from assay.reporting import kernels, samples
 from assay.reporting.numbers import (
     NOTHING,
     contrast,
@@ -30,6 +30,8 @@ def tables(results: Results) -> list[Table]:
         metrics_by_arm(results),
         contrasts(results),
         costs(results),
+        kernels.differences(results),
+        kernels.kernels(results),
         arms(results),
         runs(results),
         blocks(results),
@@ -359,6 +361,7 @@ def sources(results: Results) -> Table:
         ["Learning curves", "runs/ARM/seed-N/train/record.json", "details.history"],
         ["Training loss", "runs/ARM/seed-N/train/log.jsonl", "step, loss"],
         ["Calibration", "runs/ARM/seed-N/evaluate/predictions.parquet", "confidence, correct"],
+        *([["Kernels", "trace/ARM/record.json", "details.*.kernels"]] if results.traces else []),
         ["Intervals, tests, verdicts", "comparison/comparison.json", "metrics"],
         ["Contract", "comparison/contract.json", "variables"],
         ["Settings, every default written out", "experiment.yaml", ""],

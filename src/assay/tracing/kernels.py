@@ -3,10 +3,10 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
-from assay.records import Typed
 from assay.tracing.flops import count_flops
+from assay.tracing.model import Kernel, Kernels
 
 STEP = "ProfilerStep#"
 """What the names of steps begin with."""
@@ -19,40 +19,6 @@ Event = Mapping[str, Any]
 
 class TraceError(ValueError):
     """A trace that does not hold what was to be recorded."""
-
-
-class Kernel(Typed):
-    """All calls of one name in a step."""
-
-    name: str
-    calls: int
-    self_us: float
-    """Without what it called."""
-    share: float
-    """Of a step's duration; on several streams at once shares may add up to more than 1."""
-    flops: int | None
-    """Null where they are not known for each of the calls."""
-    shapes: list[str]
-    """Of the arguments, of what took longest first."""
-    operator: str | None
-    """On a GPU: the operator that launched it, most often."""
-
-
-class Kernels(Typed):
-    """One trace in numbers: of its steps the one of middle duration, so that one which was interrupted tells nothing.
-
-    Longest kernel first.
-    """
-
-    kind: Literal["operators", "kernels"]
-    """Operators on a CPU, kernels on a GPU."""
-    steps: int
-    """Recorded ones."""
-    step_us: float
-    """Duration under the profiler, to the end of the last kernel."""
-    rest_us: float
-    """Of that, the time outside all of them: Python on a CPU, an idle GPU."""
-    kernels: list[Kernel]
 
 
 @dataclass

@@ -12,7 +12,6 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from assay.config.schema import Arm
 from assay.data.store import MANIFEST, Store, open_store
@@ -35,12 +34,10 @@ from assay.records import (
     write_atomically,
 )
 from assay.tracing.chrome import packed, record
-from assay.tracing.kernels import Kernels, summarise
+from assay.tracing.kernels import summarise
+from assay.tracing.model import MODES, Mode, Traced
 from assay.training.execution import apply
 from assay.training.outcomes import first_line, out_of_memory
-
-Mode = Literal["inference", "training"]
-MODES: tuple[Mode, ...] = ("inference", "training")
 
 
 @dataclass(frozen=True)
@@ -55,17 +52,6 @@ class Run:
     data: Path
     output: Path
     module_roots: Sequence[Path] = ()
-
-
-class Traced(Typed):
-    """One trace: its file, which lies beside the record, and what it shows."""
-
-    file: str
-    sha256: str
-    bytes: int
-    images: int
-    """Of one step, over all accumulated batches."""
-    kernels: Kernels
 
 
 class Result(Typed):

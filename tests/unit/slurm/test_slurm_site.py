@@ -105,7 +105,7 @@ def test_a_site_without_accounting_or_apptainer_and_with_short_limits() -> None:
     assert "software-deployment-method" not in profile and "slurm-partition-config" not in profile
     assert profile["default-resources"] == {"mem_mb": 4000, "runtime": 30}
     assert profile["set-resources"] == {
-        rule: {"runtime": 30} for rule in ("prepare_data", "train", "evaluate", "profile")
+        rule: {"runtime": 30} for rule in ("prepare_data", "train", "evaluate", "profile", "trace")
     }, "no rule asks for more than the site gives"
     told = advice(poor)
     assert any("jobs run on the host" in problem for problem in told.problems)

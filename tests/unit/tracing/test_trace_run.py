@@ -15,7 +15,7 @@ from assay.config.schema import Data
 from assay.data.prepare import prepare
 from assay.forkserver import Server
 from assay.records import Record, sha256_file
-from assay.tracing.run import MODES, Traced
+from assay.tracing.model import MODES, Traced
 
 ROOT = Path(__file__).parents[3]
 NETS = """
@@ -182,7 +182,7 @@ def test_a_crossed_bound_is_a_result_and_leaves_no_trace_of_an_earlier_one(folde
     done = start(folder, "large", "builtin:cnn", "--memory-mb", "30")
     assert done.returncode == 0, done.stderr
     record = Record.read(folder / "large" / "record.json")
-    assert record.outcome == "out_of_memory" and "bounds.memory_mb" in record.message
+    assert record.outcome == "out_of_memory" and "bound of 30 MiB" in record.message
     assert list((folder / "large").glob("*.gz")) == []
 
 
