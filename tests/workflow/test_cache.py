@@ -74,6 +74,8 @@ def test_files_that_were_lost_are_made_again(finished: Project) -> None:
         assert finished.planned() == RESULT
     with without(finished.results / "profile/block-0/mlp/record.json"):
         assert finished.planned() == {"profile": 1, **RESULT}
+    with without(finished.results / "trace/mlp/record.json"):
+        assert finished.planned() == {"trace": 1, "report": 1}
     assert finished.planned() == {}
 
 
@@ -165,6 +167,20 @@ def test_how_closely_runs_are_watched_runs_no_measurement(finished: Project) -> 
         assert finished.planned() == RESOLVED
     with settings(finished, telemetry={"enabled": False}):
         assert finished.planned() == RESOLVED
+
+
+def test_kernel_traces_cost_no_measurement_and_no_comparison(finished: Project) -> None:
+    """They are asked for, withdrawn, and taken anew where their own code changes, beside everything else."""
+    with settings(finished, profile={**TINY["profile"], "traces": False}):  # type: ignore[dict-item]
+        assert finished.planned() == RESOLVED
+    with edited(finished.folder / "src/assay/tracing/kernels.py", "\n", "\n# edited\n"):
+        assert finished.planned() == {"trace": 2, "report": 1}
+    with edited(finished.folder / "src/assay/profiling/block.py", "\n", "\n# edited\n"):
+        assert finished.planned() == {"profile": 1, **RESULT}
+    record = Record.read(finished.results / "trace/cnn/record.json")
+    assert record.outcome == "completed"
+    page = (finished.results / "report/index.html").read_text()
+    assert "aten::convolution_backward" in page
 
 
 def test_split_runs_everything(finished: Project) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from made_results import Made
 
+from assay.comparison.run import compare
 from assay.records import Record, RecordError
 from assay.reporting import html, kernels
 from assay.reporting.html import unfinished
@@ -112,6 +113,17 @@ def test_without_traces_there_is_nothing_of_them(made: Path) -> None:
     assert {one.outcome for one in results.traces} == {"missing"}
     page = html.page(results, tables(results), [])
     assert "Where the time goes" not in page and "kernel traces" not in page
+
+
+def test_the_comparison_looks_at_no_trace(tmp_path: Path) -> None:
+    results = with_traces(tmp_path, {})
+    before = {path.name: path.read_bytes() for path in (results.folder / "comparison").iterdir()}
+    (results.folder / "trace" / "mlp").mkdir(parents=True)
+    (results.folder / "trace" / "mlp" / "record.json").write_text("nonsense")
+    compare(
+        experiment_file=results.folder / "experiment.yaml", results=results.folder, output=tmp_path / "again"
+    )
+    assert {path.name: path.read_bytes() for path in (tmp_path / "again").iterdir()} == before
 
 
 def test_a_damaged_record_is_named(tmp_path: Path) -> None:
