@@ -94,9 +94,9 @@ class Analyser:
             found = self._collected.replicates(kind)
             lost = [
                 f"no value for {name} at {kind} {', '.join(map(str, numbers[:6]))}"
-                f"{' and more' if len(numbers) > 6 else ''} ({found[name, numbers[0]].outcome})"
-                for name, numbers in missing.items()
-                if numbers
+                f"{' and more' if len(numbers) > 6 else ''} ({why})"
+                for name, without in missing.items()
+                for why, numbers in _by_reason({n: found[name, n].why_missing(metric.name) for n in without})
             ]
             pairs = "the remaining pairs alone would be a selection, so they are not compared"
             return f"there is {' and '.join(lost)}; {pairs}"
@@ -130,7 +130,12 @@ class Analyser:
         if replicates and all(replicate.outcome == "invalid" for replicate in replicates):
             return "no profile block was valid"
         completed = any(replicate.outcome == "completed" for replicate in replicates)
-        if completed and all(value is None for found in values.values() for value in found.values()):
+        unreached = any(metric.name in replicate.missing for replicate in replicates)
+        if (
+            completed
+            and not unreached
+            and all(v is None for found in values.values() for v in found.values())
+        ):
             return "it was not measured in any run"
         return None
 
@@ -175,6 +180,13 @@ class Analyser:
             family = [a for chain in chains for a in chain if a.margin is not None]
             for analysis, value in zip(family, holm([a.equivalence_p for a in family]), strict=True):
                 analysis.equivalence_adjusted, analysis.equivalence_level = value, self.alpha / len(family)
+
+
+def _by_reason(reasons: Mapping[int, str]) -> list[tuple[str, list[int]]]:
+    found: dict[str, list[int]] = {}
+    for number, why in reasons.items():
+        found.setdefault(why, []).append(number)
+    return list(found.items())
 
 
 def transformed(metric: Metric, values: Mapping[int, float | None]) -> Floats:

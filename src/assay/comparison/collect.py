@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from assay.comparison.model import Found
+from assay.comparison.target import to_target
 from assay.config.schema import Experiment
 from assay.data.store import MANIFEST, Manifest
 from assay.records import Code, Device, Environment, Measurement, Record, RecordError, canonical_json
@@ -44,11 +45,16 @@ class Replicate:
     metrics: dict[str, Measurement] = field(default_factory=dict)
     other_metrics: dict[str, Measurement] = field(default_factory=dict)
     """Of the training: listed in `metrics.csv`, not judged."""
+    missing: dict[str, str] = field(default_factory=dict)
+    """Why a completed run has no value, by metric."""
 
     def value(self, metric: str) -> float | None:
         """Null unless the run completed: a number of a run that failed is not a result."""
         measurement = self.metrics.get(metric) if self.outcome == "completed" else None
         return None if measurement is None else measurement.value
+
+    def why_missing(self, metric: str) -> str:
+        return self.missing.get(metric, "not measured") if self.outcome == "completed" else self.outcome
 
 
 @dataclass
@@ -90,6 +96,7 @@ def _of_data(manifest: Path) -> list[str]:
 class _Reader:
     def __init__(self, experiment: Experiment, results: Path) -> None:
         self._experiment = experiment.name
+        self._target = experiment.comparison.target_accuracy
         self._results = results
         self._texts: dict[str, str] = {}
         self.evidence: list[Evidence] = []
@@ -111,6 +118,9 @@ class _Reader:
                 run.outcome, run.message = train.outcome, train.message
         if evaluate is not None:
             run.metrics = evaluate.metrics
+        if train is not None and self._target is not None:
+            found, run.missing = to_target(train, self._target)
+            run.metrics = run.metrics | found
         return run
 
     def visit(self, arm: str, block: int) -> Replicate:

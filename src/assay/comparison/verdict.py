@@ -169,7 +169,9 @@ class Judge:
         usable = {
             arm: transformed(metric, found)
             for arm, found in present.items()
-            if found and (metric.scale == "difference" or min(found.values()) > 0)
+            if found
+            and (metric.scale == "difference" or min(found.values()) > 0)
+            and not (metric.censored and len(found) < len(values[arm]))
         }
         ends: dict[str, tuple[float, float]] = {}
         for n in {len(numbers) for numbers in usable.values()}:
@@ -193,7 +195,7 @@ class Judge:
             values={str(number): value for number, value in values.items()},
             n=len(present),
             centre=None if numbers is None else _readable(metric, float(numbers.mean())),
-            deviation=float(np.std(present, ddof=1)) if len(present) > 1 else None,
+            deviation=float(np.std(present, ddof=1)) if len(present) > 1 and numbers is not None else None,
             interval=None if ends is None else self._interval(metric, *ends, len(present)),
         )
 

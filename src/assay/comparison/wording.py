@@ -17,6 +17,15 @@ PHRASES: dict[str, tuple[str, str]] = {
         "recognises the classes worse on average than",
     ),
     "calibration_error": ("is worse calibrated than", "is better calibrated than"),
+    "target_reached": ("reaches the target more often than", "reaches the target less often than"),
+    "train_seconds_to_target": (
+        "takes longer to reach the target than",
+        "reaches the target sooner than",
+    ),
+    "train_energy_to_target": (
+        "takes more energy to reach the target than",
+        "reaches the target with less energy than",
+    ),
     "latency_ms": ("answers more slowly than", "answers faster than"),
     "throughput": ("handles more samples a second than", "handles fewer samples a second than"),
     "training_throughput": ("trains faster than", "trains more slowly than"),

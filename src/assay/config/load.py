@@ -23,7 +23,7 @@ from assay.config.advice import (
 from assay.config.bases import BASES, DEFAULT_BASE, SCHEME, own_base, parse
 from assay.config.errors import ConfigError, Problem, short
 from assay.config.errors import Path as KeyPath
-from assay.config.metrics import METRICS
+from assay.config.metrics import METRICS, TO_TARGET
 from assay.config.resolve import Difference, names_setting, undeclared
 from assay.config.schema import ARM_SECTIONS, Arm, Experiment
 from assay.config.yaml_file import Lines, read_yaml
@@ -252,6 +252,8 @@ class _Reader:
     def _check_metrics(self, rest: Mapping[str, Any]) -> None:
         metrics, profile = rest.get("metrics"), rest.get("profile")
         profiled = not isinstance(profile, dict) or profile.get("enabled", True) is not False
+        comparison = rest.get("comparison")
+        aimed = isinstance(comparison, dict) and comparison.get("target_accuracy") is not None
         seen: set[str] = set()
         for number, choice in enumerate(metrics if isinstance(metrics, list) else ()):
             name = choice.get("name") if isinstance(choice, dict) else None
@@ -264,6 +266,9 @@ class _Reader:
             elif metric.pairing != "seed" and not profiled:
                 what = f"{name} comes from the profile, which is off"
                 self._add(path, what, "remove it, or write `profile: {enabled: true}`")
+            elif name in TO_TARGET and not aimed:
+                instead = "write the validation accuracy to reach, e.g. `comparison: {target_accuracy: 0.9}`"
+                self._add(path, f"{name} needs a target", instead)
             if name in seen:
                 self._add(path, f"{short(name)} stands twice", "keep one")
             seen.add(name)

@@ -14,7 +14,8 @@ class Metric:
 
     `pairing` names the replicate by which arms are paired: the seed of a run, the block of a profile,
     or `exact` for a quantity without random error (a count). `scale` says whether arms are compared by
-    difference or by ratio (then margins are relative: 0.05 means 5%).
+    difference or by ratio (then margins are relative: 0.05 means 5%). `censored`: a run may never get there, so that
+    a mean over those that did says nothing.
     """
 
     name: str
@@ -23,7 +24,11 @@ class Metric:
     direction: Direction
     pairing: Pairing
     scale: Scale
+    censored: bool = False
 
+
+TO_TARGET = ("target_reached", "train_seconds_to_target", "train_energy_to_target")
+"""What needs `comparison.target_accuracy`."""
 
 METRICS: dict[str, Metric] = {
     metric.name: metric
@@ -33,6 +38,11 @@ METRICS: dict[str, Metric] = {
         Metric("loss", "cross-entropy", "nats", "lower", "seed", "difference"),
         Metric("macro_f1", "macro F1", "fraction", "higher", "seed", "difference"),
         Metric("calibration_error", "expected calibration error", "fraction", "lower", "seed", "difference"),
+        Metric("target_reached", "runs that reach the target", "fraction", "higher", "seed", "difference"),
+        Metric("train_seconds_to_target", "time to the target", "s", "lower", "seed", "ratio", censored=True),
+        Metric(
+            "train_energy_to_target", "energy to the target", "J", "lower", "seed", "ratio", censored=True
+        ),
         Metric("latency_ms", "latency, smallest batch", "ms", "lower", "block", "ratio"),
         Metric("throughput", "inference throughput, largest batch", "samples/s", "higher", "block", "ratio"),
         Metric("training_throughput", "training throughput", "samples/s", "higher", "block", "ratio"),

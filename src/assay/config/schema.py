@@ -363,6 +363,11 @@ class Comparison(Section):
         default=0.95, gt=0.5, lt=1, description="Level of intervals; 1 - level for tests."
     )
     resamples: int = Field(default=10_000, ge=1000, description="Bootstrap resamples.")
+    target_accuracy: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        default=None,
+        description="Validation accuracy, the same for all arms, up to which `train_seconds_to_target` and "
+        "`train_energy_to_target` count; null: none. Changing it trains nothing anew.",
+    )
 
 
 class Experiment(Section):

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from assay.comparison.model import Comparison, Contract, Found, MetricResult
+from assay.comparison.target import epoch_reaching
 from assay.config.schema import Experiment
 from assay.records import Environment, Record, RecordError
 from assay.tracing.model import MODES, Mode, Traced
@@ -38,6 +39,8 @@ class Run:
     seconds: float | None = None
     chosen_epoch: int | None = None
     resumed: bool = False
+    reached: bool | None = None
+    """Whether it reached the experiment's target; null where there is none."""
     epochs: tuple[Epoch, ...] = ()
 
 
@@ -129,7 +132,13 @@ def load(folder: Path) -> Results:
     experiment = _read_experiment(folder / "experiment.yaml")
     surroundings = Surroundings()
     runs = [
-        _read_run(folder / "runs" / arm / f"seed-{seed}", arm, seed, surroundings)
+        _read_run(
+            folder / "runs" / arm / f"seed-{seed}",
+            arm,
+            seed,
+            surroundings,
+            experiment.comparison.target_accuracy,
+        )
         for arm in experiment.arms
         for seed in experiment.seeds
     ]
@@ -174,7 +183,7 @@ def _read_record(path: Path, surroundings: Surroundings) -> Record | None:
     return record
 
 
-def _read_run(folder: Path, arm: str, seed: int, surroundings: Surroundings) -> Run:
+def _read_run(folder: Path, arm: str, seed: int, surroundings: Surroundings, target: float | None) -> Run:
     train = _read_record(folder / "train" / "record.json", surroundings)
     evaluate = _read_record(folder / "evaluate" / "record.json", surroundings)
     if train is None:
@@ -191,6 +200,7 @@ def _read_run(folder: Path, arm: str, seed: int, surroundings: Surroundings) -> 
         seconds=None if seconds is None else seconds.value,
         chosen_epoch=chosen if isinstance(chosen, int) else None,
         resumed=train.resumed,
+        reached=None if target is None else epoch_reaching(train, target) is not None,
         epochs=tuple(_epochs(train)),
     )
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from assay.comparison.model import Contrast, MetricResult
+from assay.comparison.target import NOT_REACHED
 from assay.config.metrics import METRICS
 from assay.config.schema import spec_of
 from assay.reporting import kernels, samples
@@ -255,7 +256,9 @@ def runs(results: Results) -> Table:
 
 
 def _note(run: Run) -> str:
-    return "; ".join(filter(None, (run.message, "resumed: its time is left out" if run.resumed else None)))
+    resumed = "resumed: its time is left out" if run.resumed else None
+    missed = NOT_REACHED if run.reached is False and run.outcome == "completed" else None
+    return "; ".join(filter(None, (run.message, resumed, missed)))
 
 
 def _run_data(run: Run, folder: str, values: dict[str, float | None]) -> dict[str, Raw]:

@@ -17,26 +17,17 @@ def epoch_ends(log: Path, attempt: int) -> list[float]:
 
 
 def training_energy(
-    window: Window | None,
-    summary: Telemetry | None,
-    ends: Sequence[float],
-    *,
-    samples: int | None,
-    chosen: int | None,
+    steps: Sequence[float] | None, ends: Sequence[float], *, samples: int | None, chosen: int | None
 ) -> dict[str, Measurement]:
     """Energy of the GPUs from the first step to the end of the last epoch, validation included.
 
     Args:
-        window, summary: telemetry of all GPUs that computed; None where some were not watched.
+        steps: of `energy_by_epoch`.
         ends: of `epoch_ends`.
         samples: training samples in all; None where the training did not complete.
         chosen: the epoch whose weights were kept, from 0.
-
-    All null on a CPU (its counters tell of whole packages, which other runs share), where a counter failed or was
-    contradicted, where somebody else computed on a GPU, on a part of one (the counter is the whole card's), and for a
-    training under 2 s.
     """
-    steps = _by_epoch(window, summary, ends) if samples and window is not None else None
+    steps = steps if samples else None
     total = sum(steps) if steps else None
     long_enough = all(b - a >= LEAST_SECONDS for a, b in pairwise(ends))
     to_chosen = sum(steps[: chosen + 1]) if steps and chosen is not None else None
@@ -47,7 +38,7 @@ def training_energy(
         "train_energy_per_epoch": Measurement(
             unit="J",
             value=per_epoch,
-            samples=steps if long_enough else None,
+            samples=list(steps) if steps and long_enough else None,
             count=len(steps) if steps else None,
         ),
         "train_energy_per_sample": Measurement(unit="J", value=per_sample, count=samples if total else None),
@@ -62,9 +53,26 @@ def _seconds_to(ends: Sequence[float], samples: int | None, chosen: int | None) 
     return ends[chosen + 1] - ends[0]
 
 
-def _by_epoch(window: Window, summary: Telemetry | None, ends: Sequence[float]) -> list[float] | None:
-    """Joules of each epoch over all GPUs; None unless every GPU's counter can be believed and is this job's alone."""
-    if summary is None or not summary.gpus or len(ends) < 2 or ends[-1] - ends[0] < LEAST_SECONDS:
+def energy_by_epoch(
+    window: Window | None, summary: Telemetry | None, ends: Sequence[float]
+) -> list[float] | None:
+    """Joules of each epoch over all GPUs; None unless every GPU's counter can be believed and is this job's alone.
+
+    Args:
+        window, summary: telemetry of all GPUs that computed; None where some were not watched.
+        ends: of `epoch_ends`.
+
+    So None on a CPU (its counters tell of whole packages, which other runs share), where a counter failed or was
+    contradicted, where somebody else computed on a GPU, on a part of one (the counter is the whole card's), and for a
+    training under 2 s.
+    """
+    if (
+        window is None
+        or summary is None
+        or not summary.gpus
+        or len(ends) < 2
+        or ends[-1] - ends[0] < LEAST_SECONDS
+    ):
         return None
     trusted = [
         gpu.energy is not None

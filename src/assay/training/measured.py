@@ -2,16 +2,15 @@
 
 from collections.abc import Sequence
 
-from assay.records import Measurement, Telemetry
+from assay.records import Measurement
 from assay.telemetry.run import training_energy
-from assay.telemetry.window import Window
 from assay.training.loop import Loop
 
 
 def metrics(
     loop: Loop | None,
     seconds: float | None,
-    watched: tuple[Window | None, Telemetry | None],
+    energy: Sequence[float] | None,
     ends: Sequence[float],
     *,
     resumed: bool,
@@ -20,7 +19,7 @@ def metrics(
 
     Args:
         loop: None where the training did not complete.
-        watched: telemetry of all its GPUs, and the summary.
+        energy: of `energy_by_epoch`.
         ends: of `epoch_ends`.
     """
     chosen: dict[str, float | int] = {}
@@ -41,16 +40,24 @@ def metrics(
         "train_samples_per_second": Measurement(unit="samples/s", value=throughput),
     }
     epoch = None if whole is None else whole.position.best_epoch
-    return found | training_energy(*watched, ends, samples=samples, chosen=epoch)
+    return found | training_energy(energy, ends, samples=samples, chosen=epoch)
 
 
 def no_metrics() -> dict[str, Measurement]:
     """Of a run that did not complete: nothing was measured."""
-    return metrics(None, None, (None, None), [], resumed=False)
+    return metrics(None, None, None, [], resumed=False)
 
 
-def details_of(loop: Loop) -> dict[str, object]:
+def details_of(loop: Loop | None, energy: Sequence[float] | None, ends: Sequence[float]) -> dict[str, object]:
+    """`epoch_ends_s`: when each epoch's validation ended, since the training began; `epoch_energy_j`: of each epoch.
+
+    Both null where they were not measured, as of a resumed run: what a target took is told from them.
+    """
+    if loop is None:
+        return {}
     return {
+        "epoch_ends_s": [round(end - ends[0], 6) for end in ends[1:]] or None,
+        "epoch_energy_j": energy,
         "epochs": len(loop.position.history),
         "chosen_epoch": loop.position.best_epoch,
         "steps_per_epoch": loop.training.steps_per_epoch,

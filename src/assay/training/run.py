@@ -39,7 +39,7 @@ from assay.records import (
 )
 from assay.sources import stage_sha256
 from assay.telemetry.beside import Sampler
-from assay.telemetry.run import epoch_ends
+from assay.telemetry.run import energy_by_epoch, epoch_ends
 from assay.telemetry.window import Window
 from assay.training.batch_norm import over_all_ranks
 from assay.training.checkpoint import Checkpoints, sole_writer
@@ -170,10 +170,10 @@ def train_as(
     window = Window(run.output / TELEMETRY, {"attempt": checkpoints.attempt})
     telemetry = window.summary()
     # The sampler sees one node: what the GPUs of several took is not known.
-    watched = (window, telemetry) if execution.nodes == 1 else (None, None)
     ends = [] if resumed else epoch_ends(run.output / "log.jsonl", checkpoints.attempt)
+    energy = energy_by_epoch(window, telemetry, ends) if execution.nodes == 1 else None
     weights = {} if ending.completed is None else ending.completed.best_weights
-    details = {} if ending.loop is None else details_of(ending.loop)
+    details = details_of(ending.loop, energy, ends)
     record = Record(
         stage="train",
         experiment=run.experiment,
@@ -190,7 +190,7 @@ def train_as(
         weights_sha256=write_weights(weights, run.output / "model.safetensors"),
         code=origin,
         environment=environment,
-        metrics=metrics(ending.completed, seconds, watched, ends, resumed=resumed),
+        metrics=metrics(ending.completed, seconds, energy, ends, resumed=resumed),
         telemetry=telemetry,
         details=details if ranks.size == 1 else details | {"ranks": places},
         resumed=resumed,

@@ -242,3 +242,16 @@ def test_any_slip_of_the_keyboard_gives_an_experiment_or_its_mistakes(
         load(file)
     except ConfigError as error:
         assert str(error).startswith(str(file))
+
+
+def test_a_metric_to_a_target_needs_one(file: Path) -> None:
+    change = ("  - macro_f1\n", "  - train_energy_to_target\n")
+    (line,) = [one for one in mistakes(file, change) if "target" in one][:1]
+    assert "train_energy_to_target needs a target" in line
+    assert "comparison: {target_accuracy: 0.9}" in "".join(mistakes(file, change))
+    file.write_text(DEFAULT.replace(*change) + "comparison: {target_accuracy: 0.9}\n")
+    assert load(file).comparison.target_accuracy == 0.9
+    for wrong in ("0", "1.5", ".nan", "yes"):
+        file.write_text(DEFAULT + f"comparison: {{target_accuracy: {wrong}}}\n")
+        with pytest.raises(ConfigError, match="target_accuracy"):
+            load(file)

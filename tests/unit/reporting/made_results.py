@@ -61,6 +61,7 @@ class Made:
     image: dict[str, str] | None = None
     outcomes: Mapping[tuple[str, int], Outcome] = field(default_factory=dict)
     steps: int = STEPS
+    target: float | None = None
     logs: bool = True
     change: Callable[[Record], None] | None = None
 
@@ -106,7 +107,7 @@ class Made:
                     "blocks": max(1, self.blocks),
                     "batch_sizes": list(self.batch_sizes),
                 },
-                "comparison": {"resamples": 1000},
+                "comparison": {"resamples": 1000, "target_accuracy": self.target},
             }
         )
 
@@ -162,7 +163,13 @@ class Made:
                 "train_seconds": Measurement(unit="s", value=seconds),
                 "validation_accuracy": Measurement(unit="fraction", value=history[-1]["validation_accuracy"]),
             },
-            details={"epochs": epochs, "chosen_epoch": epochs - 1, "history": history},
+            details={
+                "epochs": epochs,
+                "chosen_epoch": epochs - 1,
+                "history": history,
+                "epoch_ends_s": [seconds * (epoch + 1) / epochs for epoch in range(epochs)],
+                "epoch_energy_j": None,
+            },
         ).write(folder / "train" / "record.json")  # fmt: skip
         confidence = 1 - 0.6 * np.abs(generator.normal(0, 0.12, 450)).clip(0, 1)
         correct = examples < level * (0.6 + 0.4 * confidence) / (0.6 + 0.4 * confidence.mean())

@@ -284,3 +284,15 @@ def test_entry_point_reports_errors_and_exits_1(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("report: ")
     assert "Traceback" not in done.stderr
+
+
+def test_a_run_that_missed_the_target_says_so(tmp_path: Path) -> None:
+    metrics = ({"name": "accuracy"}, {"name": "target_reached"}, {"name": "train_seconds_to_target"})
+    results = Made(tmp_path, target=0.97, blocks=0, metrics=metrics).make()
+    text, page = page_of(results, tmp_path)
+    (runs,) = [table for table in tables(load(results)) if table.name == "runs"]
+    note = [column.title for column in runs.columns].index("Note")
+    missed = {(row[0], row[1]) for row in runs.rows if "target not reached" in row[note]}
+    assert {arm for arm, _ in missed} == {"mlp"} and len(missed) >= 1
+    assert "(target not reached)" in page.words
+    assert "nan" not in text.lower().replace("nano", "")

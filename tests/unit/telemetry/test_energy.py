@@ -8,7 +8,7 @@ from standin import PART, UUID, at, card
 
 from assay.telemetry import energy
 from assay.telemetry.energy import cumulate, disagreement, integrate, net
-from assay.telemetry.run import epoch_ends, training_energy
+from assay.telemetry.run import energy_by_epoch, epoch_ends, training_energy
 from assay.telemetry.window import Series, Window
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -170,7 +170,7 @@ def test_joules_per_epoch_sample_and_to_the_chosen_epoch(tmp_path):
     path = written(tmp_path / "t", lambda t: 100 if t < 4 else 300, counter, seconds=9)
     window = Window(path)
     ends = logged(tmp_path / "log", [1, 4, 7])
-    found = training_energy(window, window.summary(), ends, samples=600, chosen=0)
+    found = training_energy(energy_by_epoch(window, window.summary(), ends), ends, samples=600, chosen=0)
     assert found["train_energy"].value == pytest.approx(1200)
     assert found["train_energy_per_epoch"].value == pytest.approx(600)
     assert found["train_energy_per_epoch"].samples == pytest.approx([300, 900])
@@ -194,21 +194,21 @@ def test_energy_of_a_training_is_null_where_it_cannot_be_this_trainings(tmp_path
     counter = changes.pop("counter", lambda t: 300e3 * t)
     window = Window(written(tmp_path / "t", lambda t: 300, counter, seconds=9, **changes))
     ends = logged(tmp_path / "log", [1, 4, 7])
-    found = training_energy(window, window.summary(), ends, samples=600, chosen=0)
+    found = training_energy(energy_by_epoch(window, window.summary(), ends), ends, samples=600, chosen=0)
     assert found.pop("train_seconds_to_chosen_epoch").value == pytest.approx(3)
     assert {one.value for one in found.values()} == {None}
 
 
 def test_a_training_of_which_some_gpus_were_not_watched_has_seconds_and_no_energy(tmp_path):
     """One on several nodes."""
-    found = training_energy(None, None, logged(tmp_path / "log", [1, 4, 7]), samples=600, chosen=0)
+    found = training_energy(None, logged(tmp_path / "log", [1, 4, 7]), samples=600, chosen=0)
     assert found.pop("train_seconds_to_chosen_epoch").value == pytest.approx(3)
     assert {one.value for one in found.values()} == {None}
 
 
 def test_a_training_that_did_not_complete_has_no_energy(tmp_path):
     window = Window(written(tmp_path / "t", lambda t: 300, lambda t: 300e3 * t, seconds=9))
-    found = training_energy(window, window.summary(), [], samples=None, chosen=None)
+    found = training_energy(energy_by_epoch(window, window.summary(), []), [], samples=None, chosen=None)
     assert {one.value for one in found.values()} == {None}
 
 

@@ -24,6 +24,12 @@ def test_a_run_on_a_cpu_says_what_the_machine_did_and_nothing_of_gpus(make_run: 
     for name in ("train_energy", "train_energy_per_sample", "train_energy_to_chosen_epoch"):
         assert record.metrics[name].value is None, "null on a CPU, never 0"
     assert 0 < record.metrics["train_seconds_to_chosen_epoch"].value <= record.metrics["train_seconds"].value
+    ends = record.details["epoch_ends_s"]
+    assert len(ends) == 6 and ends == sorted(ends) and ends[0] > 0
+    assert record.metrics["train_seconds_to_chosen_epoch"].value == pytest.approx(
+        ends[record.details["chosen_epoch"]], abs=1e-5
+    )
+    assert record.details["epoch_energy_j"] is None, "null on a CPU, never 0"
     times = [line["timestamp"] for line in lines(run.output / TELEMETRY) if line["event"] == "sample"]
     steps = [line["timestamp"] for line in lines_of(run)]
     assert times[0] < steps[-1] <= times[-1], "samples lie over the whole log, on one clock"
@@ -61,6 +67,9 @@ def test_energy_of_a_run_on_a_gpu(
     seconds = metrics["train_seconds_to_chosen_epoch"].value
     assert metrics["train_energy"].value == pytest.approx(400 * seconds, rel=0.05)
     assert metrics["train_energy_to_chosen_epoch"].value == metrics["train_energy"].value
+    by_epoch = record.details["epoch_energy_j"]
+    assert len(by_epoch) == len(record.details["epoch_ends_s"]) == 40
+    assert sum(by_epoch) == pytest.approx(metrics["train_energy"].value)
     samples = 40 * record.details["steps_per_epoch"] * 64
     assert metrics["train_energy_per_sample"].value == pytest.approx(metrics["train_energy"].value / samples)
     assert record.telemetry.gpus[0].uuid == standin.UUID
