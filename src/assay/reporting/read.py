@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from assay.comparison.model import Comparison, Contract, Found, MetricResult
 from assay.comparison.target import epoch_reaching
 from assay.config.schema import Experiment
-from assay.records import Environment, Record, RecordError
+from assay.records import Environment, Record, RecordError, Telemetry
 from assay.tracing.model import MODES, Mode, Traced
 
 
@@ -42,6 +42,7 @@ class Run:
     reached: bool | None = None
     """Whether it reached the experiment's target; null where there is none."""
     epochs: tuple[Epoch, ...] = ()
+    telemetry: Telemetry | None = None
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ class Visit:
     outcome: Found
     message: str | None = None
     metrics: dict[str, float] = field(default_factory=dict)
+    telemetry: tuple[Telemetry, ...] = ()
+    """Of each visit that had it."""
 
 
 @dataclass(frozen=True)
@@ -202,6 +205,7 @@ def _read_run(folder: Path, arm: str, seed: int, surroundings: Surroundings, tar
         resumed=train.resumed,
         reached=None if target is None else epoch_reaching(train, target) is not None,
         epochs=tuple(_epochs(train)),
+        telemetry=train.telemetry,
     )
 
 
@@ -230,7 +234,9 @@ def _read_visit(folder: Path, arm: str, block: int, surroundings: Surroundings) 
     if record is None:
         return Visit(arm, block, "missing")
     metrics = {name: item.value for name, item in record.metrics.items() if item.value is not None}
-    return Visit(arm, block, record.outcome, record.message, metrics)
+    visits = record.details.get("visits") or []
+    found = tuple(Telemetry.model_validate(one["telemetry"]) for one in visits if one.get("telemetry"))
+    return Visit(arm, block, record.outcome, record.message, metrics, found)
 
 
 def _read_traces(path: Path, arm: str) -> Traces:

@@ -6,7 +6,7 @@ from assay.comparison.model import Contrast, MetricResult
 from assay.comparison.target import NOT_REACHED
 from assay.config.metrics import METRICS
 from assay.config.schema import spec_of
-from assay.reporting import kernels, samples
+from assay.reporting import kernels, samples, telemetry
 from assay.reporting.numbers import (
     NOTHING,
     contrast,
@@ -31,6 +31,7 @@ def tables(results: Results) -> list[Table]:
         metrics_by_arm(results),
         contrasts(results),
         costs(results),
+        telemetry.telemetry(results),
         kernels.differences(results),
         kernels.kernels(results),
         arms(results),
