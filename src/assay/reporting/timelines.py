@@ -30,6 +30,8 @@ MAX_POINTS = 400
 PANEL_HEIGHT = 0.82
 """Inches."""
 POWER_CAP = "software_power_cap"
+_RATES = ("busy_s", "waited_s")
+"""Seconds that count up: drawn as their share of the time between two samples."""
 
 Numbers = NDArray[np.float64]
 Series = tuple[tuple[str, str], ...]
@@ -45,14 +47,15 @@ class Panel:
 
 
 GPU_PANELS = (
-    Panel("GPU in use (%)", (("utilization_percent", ""),)),
+    Panel("in use (%)", (("utilization_percent", ""),)),
     Panel("clock (MHz)", (("sm_mhz", "SM"), ("memory_mhz", "memory"))),
     Panel("power (W)", (("power_w", "drawn"), ("power_limit_w", "limit"))),
-    Panel("temperature (°C)", (("temperature_c", "core"), ("memory_temperature_c", "memory"))),
+    Panel("heat (°C)", (("temperature_c", "core"), ("memory_temperature_c", "memory"))),
 )
 CPU_PANELS = (
+    Panel("thread (%)", (("busy_s", "ran"), ("waited_s", "waited"))),
     Panel("load", (("load", ""),)),
-    Panel("CPU clock (MHz)", (("cpu_mhz", ""),)),
+    Panel("CPU (MHz)", (("cpu_mhz", ""),)),
     Panel("CPU (°C)", (("temperature_c", ""),)),
 )
 
@@ -201,6 +204,7 @@ def _draw(told: Told, loss: tuple[Numbers, Numbers] | None) -> Drawn | None:
     if len(told.times) < 2:
         return None
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, MaxNLocator
 
     panels = _panels(told)
     rows = len(panels) + (loss is not None)
@@ -208,15 +212,18 @@ def _draw(told: Told, loss: tuple[Numbers, Numbers] | None) -> Drawn | None:
         return None
     figure = Figure(figsize=(WIDTH, PANEL_HEIGHT * rows + 0.45), layout="constrained")
     axes = list(figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0])
-    start = min(told.times[0], *(loss[0][:1] if loss is not None else ()))
+    start = min([told.times[0], *(loss[0][:1] if loss is not None else ())])
     for one in axes:
         one.set_facecolor("none")
-        one.yaxis.set_major_locator(parts.ticks())
+        one.yaxis.set_major_locator(MaxNLocator(4))
+        one.tick_params(labelsize=7)
         _shade(one, told, start)
     if loss is not None:
         _line(axes[0], loss[0] - start, loss[1], COLOURS[1], gap=math.inf)
         axes[0].set_ylabel("loss", fontsize=8)
         parts.log_axis(axes[0], "y", loss[1].tolist())
+        if axes[0].get_yscale() == "log":
+            axes[0].yaxis.set_major_locator(LogLocator(numticks=4))
     times = np.array(told.times) - start
     for one, (title, series) in zip(axes[rows - len(panels) :], panels, strict=True):
         for index, (label, values) in enumerate(series):
@@ -248,7 +255,15 @@ def _panels(told: Told) -> list[tuple[str, list[tuple[str, Numbers]]]]:
 
 def _column(told: Told, name: str) -> Numbers | None:
     values = told.values.get(name)
-    return None if values is None else np.array(values + [math.nan] * (len(told.times) - len(values)))
+    if values is None:
+        return None
+    found = np.array(values + [math.nan] * (len(told.times) - len(values)))
+    if name.split(" ")[1] not in _RATES:
+        return found
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = 100 * np.diff(found, prepend=math.nan) / np.diff(np.array(told.times), prepend=math.nan)
+    # Another process counts from the beginning, and the machine's clock may have been set back.
+    return np.where(np.isfinite(share) & (share >= 0) & (share <= 110), share, math.nan)
 
 
 def _line(axes: "Axes", times: Numbers, values: Numbers, colour: str, *, gap: float, label: str = "") -> None:
@@ -302,7 +317,7 @@ def _caption(told: Told) -> str:
     what = (
         "heat or a fault held the GPU's clocks down" if told.on_gpu else "the control group held the CPU back"
     )
-    text = f"Shaded red: {what} ({100 * held:.3g}% of the samples)." if held else f"At no sample {what}."
+    text = f"Shaded orange: {what} ({100 * held:.3g}% of the samples)." if held else f"At no sample {what}."
     capped = sum(told.capped) / len(told.capped)
     if capped:
         text += f" Shaded yellow: the power limit did ({100 * capped:.3g}%)."
