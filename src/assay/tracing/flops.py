@@ -18,7 +18,7 @@ def count_flops(operator: str, shapes: Shapes, concrete: Sequence[str]) -> int |
     operator: as PyTorch names it, e.g. `aten::addmm`.
     shapes: of its arguments in order, empty where one is no tensor; concrete: those that are none, as text.
     """
-    formula = _FORMULAS.get(operator)
+    formula = FORMULAS.get(operator)
     try:
         return None if formula is None else int(formula(shapes, [_value(text) for text in concrete]))
     except (AssertionError, IndexError, TypeError, ValueError):
@@ -53,12 +53,21 @@ def _convolution_backward(shapes: Shapes, values: list[Any]) -> int:
     The gradients of input and weight take what the forward pass takes, each. (PyTorch's own formula counts that of a weight
     in groups as if there were none.)
     """
+    return _gradients(shapes, transposed=values[7], asked=values[10])
+
+
+def _slow_convolution_backward(shapes: Shapes, values: list[Any]) -> int:
+    """grad_output, input, weight, kernel_size, stride, padding, mask."""
+    return _gradients(shapes, transposed=False, asked=values[6])
+
+
+def _gradients(shapes: Shapes, *, transposed: bool, asked: Sequence[bool]) -> int:
     gradient, images, filters = (list(shape) for shape in shapes[:3])
-    forward: int = conv_flop_count(images, filters, gradient, values[7])
-    return forward * sum(bool(asked) for asked in values[10][:2])
+    forward: int = conv_flop_count(images, filters, gradient, transposed)
+    return forward * sum(bool(one) for one in asked[:2])
 
 
-_FORMULAS: dict[str, Callable[[Shapes, list[Any]], int]] = {
+FORMULAS: dict[str, Callable[[Shapes, list[Any]], int]] = {
     "aten::mm": _product(mm_flop, 2),
     "aten::addmm": _product(addmm_flop, 3),
     "aten::bmm": _product(bmm_flop, 2),
@@ -67,6 +76,7 @@ _FORMULAS: dict[str, Callable[[Shapes, list[Any]], int]] = {
     "aten::cudnn_convolution": _convolution(padding=2, stride=3, dilation=4),
     "aten::_conv_depthwise2d": _convolution(stride=4, padding=5, dilation=6),
     "aten::_slow_conv2d_forward": _convolution(stride=4, padding=5, dilation=None),
+    "aten::_slow_conv2d_backward": _slow_convolution_backward,
     "aten::convolution_backward": _convolution_backward,
 }
 """By the operator that computes, which is the innermost: `aten::conv2d` and the like only call it."""

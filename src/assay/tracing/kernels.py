@@ -1,16 +1,18 @@
 """From a chrome trace of PyTorch's profiler to a table: which kernels took how much of a step."""
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from assay.tracing.flops import count_flops
+from assay.tracing.flops import FORMULAS, count_flops
 from assay.tracing.model import Kernel, Kernels
 
 STEP = "ProfilerStep#"
 """What the names of steps begin with."""
 _HOST = frozenset(("cpu_op", "user_annotation"))
+_GRAPH = re.compile(r"\b(CompiledFxGraph) \w+")
 _DEVICE = frozenset(("kernel", "gpu_memcpy", "gpu_memset"))
 KEPT_SHAPES = 3
 
@@ -94,27 +96,38 @@ def _kernel(name: str, found: _Sum, step_us: float) -> Kernel:
 
 def _of_host(events: Sequence[Event]) -> dict[str, _Sum]:
     sums: dict[str, _Sum] = defaultdict(_Sum)
-    for event, self_us in self_times(events):
-        sums[event["name"]].add(self_us, _flops(event), _shapes(event))
+    for event, self_us, called in nested(events):
+        flops = (
+            0 if not FORMULAS.keys().isdisjoint(called) else _flops(event)
+        )  # they are those of what it called
+        sums[_name(event)].add(self_us, flops, _shapes(event))
     return sums
 
 
-def self_times(events: Sequence[Event]) -> Iterator[tuple[Event, float]]:
-    """Each event with its duration less that of the events nested directly in it, on its thread; in µs."""
+def _name(event: Event) -> str:
+    """Without the hash by which PyTorch names a compiled graph: arms' graphs have different ones."""
+    return _GRAPH.sub(r"\1", event["name"])
+
+
+def nested(events: Sequence[Event]) -> Iterator[tuple[Event, float, list[str]]]:
+    """Each event with its duration less that of the events nested directly in it, on its thread, in µs; and their names."""
     by_thread: dict[Any, list[Event]] = defaultdict(list)
     for event in events:
         by_thread[event.get("pid"), event["tid"]].append(event)
     for own in by_thread.values():
-        stack: list[tuple[Event, list[float]]] = []
+        stack: list[tuple[Event, list[Event]]] = []
         for event in sorted(own, key=lambda event: (event["ts"], -event["dur"])):
             while stack and end(stack[-1][0]) <= event["ts"]:
-                closed, left = stack.pop()
-                yield closed, max(0.0, left[0])
+                yield _closed(*stack.pop())
             if stack:
-                stack[-1][1][0] -= event["dur"]
-            stack.append((event, [event["dur"]]))
-        for closed, left in reversed(stack):
-            yield closed, max(0.0, left[0])
+                stack[-1][1].append(event)
+            stack.append((event, []))
+        yield from (_closed(*one) for one in reversed(stack))
+
+
+def _closed(event: Event, inner: Sequence[Event]) -> tuple[Event, float, list[str]]:
+    rest = event["dur"] - sum(one["dur"] for one in inner)
+    return event, max(0.0, rest), [one["name"] for one in inner]
 
 
 def _of_device(kernels: Sequence[Event], host: Sequence[Event]) -> dict[str, _Sum]:

@@ -54,6 +54,9 @@ class Run:
     module_roots: Sequence[Path] = ()
 
 
+RESULT = "result.json"
+
+
 class Result(Typed):
     """What the process found; null where it did not get so far."""
 
@@ -73,13 +76,15 @@ def trace(run: Run, crossing: Crossing | None = None) -> None:
     started = now()
     store = open_store(run.data)
     origin = code("trace", source_files(run.settings.model.source, run.module_roots))
-    if crossing is None:
-        result = _apart(lambda path: _measure(run, store, path))
-    else:
-        result = Result(outcome=crossing.outcome, message=crossing.message)
     for mode in MODES:
-        if mode not in result.traces:  # of an earlier trace, or of a process that did not get to its end
-            _file(run, mode).unlink(missing_ok=True)
+        _file(run.output, mode).unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory(prefix="assay-trace-") as folder:
+        if crossing is None:
+            result = _apart(lambda: _measure(run, store, Path(folder)), Path(folder) / RESULT)
+        else:
+            result = Result(outcome=crossing.outcome, message=crossing.message)
+        for mode in result.traces:
+            write_atomically(_file(run.output, mode), _file(Path(folder), mode).read_bytes())
     # Settings that cost nothing may have been left out: their defaults are not what this arm is trained with.
     spec = run.settings.model_dump(mode="json", exclude_unset=True)
     Record(
@@ -102,36 +107,34 @@ def trace(run: Run, crossing: Crossing | None = None) -> None:
     ).write(run.output / "record.json")
 
 
-def _file(run: Run, mode: Mode) -> Path:
-    return run.output / f"{mode}.json.gz"
+def _file(folder: Path, mode: Mode) -> Path:
+    return folder / f"{mode}.json.gz"
 
 
-def _apart(work: Callable[[Path], None]) -> Result:
+def _apart(work: Callable[[], None], path: Path) -> Result:
     """Do it in a fork of this process, which has computed nothing yet, and read the result that it leaves."""
-    with tempfile.TemporaryDirectory(prefix="assay-trace-") as folder:
-        path = Path(folder) / "result.json"
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-        parent, child = os.getpid(), os.fork()
-        if child == 0:
-            end_with(parent)
-            _end(work, path)
-        try:
-            _, status = os.waitpid(child, 0)
-        except BaseException:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-            raise
-        if path.exists():
-            return Result.model_validate_json(path.read_bytes())
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    parent, child = os.getpid(), os.fork()
+    if child == 0:
+        end_with(parent)
+        _end(work)
+    try:
+        _, status = os.waitpid(child, 0)
+    except BaseException:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        raise
+    if path.exists():
+        return Result.model_validate_json(path.read_bytes())
     return Result(outcome="failed", message=_ending(os.waitstatus_to_exitcode(status)))
 
 
-def _end(work: Callable[[Path], None], path: Path) -> None:
+def _end(work: Callable[[], None]) -> None:
     """In the fork: nothing of what this process was doing goes on behind the work."""
     status = 1
     try:
-        work(path)
+        work()
         status = 0
     except BaseException:
         traceback.print_exc()
@@ -147,8 +150,8 @@ def _ending(status: int) -> str:
     return f"the process that was traced was ended by {signal.Signals(-status).name}"
 
 
-def _measure(run: Run, store: Store, path: Path) -> None:
-    """Both traces, and the result; a model that cannot do the one may have done the other."""
+def _measure(run: Run, store: Store, folder: Path) -> None:
+    """Both traces, and the result, into a folder; a model that cannot do the one may have done the other."""
     result, what = Result(), "building the model"
     try:
         device = apply(run.settings.execution)
@@ -156,16 +159,16 @@ def _measure(run: Run, store: Store, path: Path) -> None:
         subject = Subject(run.settings, store, run.module_roots, device)
         for mode in MODES:
             what = mode
-            result.traces[mode] = _traced(run, mode, subject)
+            result.traces[mode] = _traced(run, mode, subject, folder)
     except Exception as error:
         result.outcome = "out_of_memory" if out_of_memory(error) else "failed"
         result.message = f"{what}: {type(error).__name__}: {first_line(error)}"
         if result.outcome == "failed":
             traceback.print_exc()
-    write_atomically(path, result.model_dump_json().encode())
+    write_atomically(folder / RESULT, result.model_dump_json().encode())
 
 
-def _traced(run: Run, mode: Mode, subject: Subject) -> Traced:
+def _traced(run: Run, mode: Mode, subject: Subject, folder: Path) -> Traced:
     training = run.settings.training
     call: Callable[[], object]
     if mode == "inference":
@@ -178,7 +181,7 @@ def _traced(run: Run, mode: Mode, subject: Subject) -> Traced:
         call = TrainingStep(subject.model, subject.called, run.settings, *batch)
     found = record(call, subject.device)
     kernels = summarise(found["traceEvents"], on_gpu=subject.device.type == "cuda")
-    path = _file(run, mode)
+    path = _file(folder, mode)
     write_atomically(path, packed(found))
     return Traced(
         file=path.name,

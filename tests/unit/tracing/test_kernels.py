@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from assay.tracing.chrome import STEPS, packed, record, tidied
 from assay.tracing.flops import count_flops
-from assay.tracing.kernels import TraceError, covered, self_times, summarise
+from assay.tracing.kernels import TraceError, covered, nested, summarise
 
 torch.set_num_threads(1)
 CPU = torch.device("cpu")
@@ -34,12 +34,13 @@ def step(number: int, start: float, length: float) -> dict[str, Any]:
 def test_self_time_is_without_what_an_operator_called() -> None:
     outer, inner, deep = event("a", 0, 100), event("b", 10, 50), event("c", 20, 5)
     later, other = event("b", 70, 30), event("a", 15, 40, tid=2)
-    found = [(one["name"], own) for one, own in self_times([inner, deep, other, outer, later])]
-    assert sorted(found) == [("a", 20), ("a", 40), ("b", 30), ("b", 45), ("c", 5)]
+    found = [(one["name"], own, called) for one, own, called in nested([inner, deep, other, outer, later])]
+    expected = [("a", 20, ["b", "b"]), ("a", 40, []), ("b", 30, []), ("b", 45, ["c"]), ("c", 5, [])]
+    assert sorted(found) == expected
 
 
 def test_an_operator_that_begins_where_another_ends_is_not_in_it() -> None:
-    found = {one["name"]: own for one, own in self_times([event("a", 0, 10), event("b", 10, 10)])}
+    found = {one["name"]: own for one, own, _ in nested([event("a", 0, 10), event("b", 10, 10)])}
     assert found == {"a": 10, "b": 10}
 
 
@@ -61,6 +62,20 @@ def test_the_middle_step_is_told() -> None:
     (kernel,) = found.kernels
     assert (kernel.name, kernel.calls, kernel.self_us, kernel.share) == ("aten::c", 2, 65, 65 / 110)
     assert kernel.flops is None and kernel.operator is None and kernel.shapes == []
+
+
+def test_flops_stand_with_the_operator_that_computes_and_graphs_have_one_name() -> None:
+    shapes = {"Input Dims": [[2, 3], [3, 4]], "Concrete Inputs": ["", ""]}
+    events = [
+        step(1, 0, 100),
+        event("## Call CompiledFxGraph fgnda57yn2haj ##", 1, 20),
+        event("## Call CompiledFxGraph fother ##", 30, 20),
+        event("aten::bmm", 60, 20, args={"Input Dims": [[1, 2, 3], [1, 3, 4]], "Concrete Inputs": ["", ""]}),
+        event("aten::mm", 61, 10, args=shapes),
+    ]
+    found = {kernel.name: kernel for kernel in summarise(events, on_gpu=False).kernels}
+    assert found["## Call CompiledFxGraph ##"].calls == 2
+    assert (found["aten::mm"].flops, found["aten::bmm"].flops) == (48, 0)
 
 
 def gpu(
