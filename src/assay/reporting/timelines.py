@@ -27,6 +27,8 @@ MAX_ARMS = 4
 """Arms of which a run and a block are drawn; the table has all."""
 MAX_POINTS = 400
 """Points of a line: of more samples, the mean of each stretch, and its range as a band."""
+READ_BYTES = 64 * 2**20
+"""Of telemetry; of a longer file, which tells of hours, every so many samples are read, so that memory is bounded."""
 PANEL_HEIGHT = 0.82
 """Inches."""
 POWER_CAP = "software_power_cap"
@@ -74,6 +76,8 @@ class Told:
     marks: list[tuple[float, str]] = field(default_factory=list)
     on_gpu: bool = False
     interval: float = 0.1
+    stride: int = 1
+    """Every so many samples were read."""
 
 
 def plots(results: Results) -> list[Plot]:
@@ -139,7 +143,10 @@ def _of_visit(visit: Visit, results: Results) -> Drawn | None:
 def read(path: Path) -> Told:
     """Raises: ReportError naming a file with lines that are not telemetry."""
     told = Told()
+    if path.exists():
+        told.stride = -(-path.stat().st_size // READ_BYTES) or 1
     throttled_before: float | None = None
+    samples = 0
     try:
         for line in lines(path):
             time = datetime.fromisoformat(line["timestamp"]).timestamp()
@@ -152,7 +159,9 @@ def read(path: Path) -> Told:
                 case "before":
                     told.marks.append((time, str(line.get("measurement", ""))))
                 case "sample":
-                    throttled_before = _take(told, time, line, throttled_before)
+                    if samples % told.stride == 0:
+                        throttled_before = _take(told, time, line, throttled_before)
+                    samples += 1
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ReportError(
             f"{path}: not telemetry: {error}; remove the file, and the report goes without this figure"
@@ -227,7 +236,14 @@ def _draw(told: Told, loss: tuple[Numbers, Numbers] | None) -> Drawn | None:
     times = np.array(told.times) - start
     for one, (title, series) in zip(axes[rows - len(panels) :], panels, strict=True):
         for index, (label, values) in enumerate(series):
-            _line(one, times, values, COLOURS[(2 * index) % len(COLOURS)], gap=5 * told.interval, label=label)
+            _line(
+                one,
+                times,
+                values,
+                COLOURS[(2 * index) % len(COLOURS)],
+                gap=5 * told.interval * told.stride,
+                label=label,
+            )
         one.set_ylabel(title, fontsize=8)
         if len(series) > 1:
             one.legend(loc="center right", fontsize=7)
@@ -321,6 +337,8 @@ def _caption(told: Told) -> str:
     capped = sum(told.capped) / len(told.capped)
     if capped:
         text += f" Shaded yellow: the power limit did ({100 * capped:.3g}%)."
+    if told.stride > 1:
+        text += f" Drawn: one in {told.stride} samples."
     if told.lost:
         text += " Thick and upright: the GPU was lost."
     return text

@@ -5,6 +5,7 @@ profiler, takes it down is a result that says so.
 """
 
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -23,6 +24,7 @@ from assay.models.sources import source_files
 from assay.profiling.subject import Subject
 from assay.profiling.training_step import TrainingStep
 from assay.records import (
+    Code,
     Environment,
     Outcome,
     Record,
@@ -36,6 +38,7 @@ from assay.records import (
 from assay.tracing.chrome import packed, record
 from assay.tracing.kernels import summarise
 from assay.tracing.model import MODES, Mode, Traced
+from assay.training.checkpoint import sole_writer
 from assay.training.execution import apply
 from assay.training.outcomes import first_line, out_of_memory
 
@@ -76,15 +79,30 @@ def trace(run: Run, crossing: Crossing | None = None) -> None:
     started = now()
     store = open_store(run.data)
     origin = code("trace", source_files(run.settings.model.source, run.module_roots))
+    with sole_writer(run.output / ".lock"):
+        result = _result(run, store, crossing)
+        _write(run, result, origin, started)
+
+
+def _result(run: Run, store: Store, crossing: Crossing | None) -> Result:
+    """Of the traces; their files are beside the record then, and none of an earlier time."""
+    scratch = run.output / ".scratch"
     for mode in MODES:
         _file(run.output, mode).unlink(missing_ok=True)
-    with tempfile.TemporaryDirectory(prefix="assay-trace-") as folder:
-        if crossing is None:
-            result = _apart(lambda: _measure(run, store, Path(folder)), Path(folder) / RESULT)
-        else:
-            result = Result(outcome=crossing.outcome, message=crossing.message)
+    shutil.rmtree(scratch, ignore_errors=True)
+    if crossing is not None:
+        return Result(outcome=crossing.outcome, message=crossing.message)
+    scratch.mkdir()
+    try:
+        result = _apart(lambda: _measure(run, store, scratch), scratch / RESULT)
         for mode in result.traces:
-            write_atomically(_file(run.output, mode), _file(Path(folder), mode).read_bytes())
+            write_atomically(_file(run.output, mode), _file(scratch, mode).read_bytes())
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return result
+
+
+def _write(run: Run, result: Result, origin: Code, started: str) -> None:
     # Settings that cost nothing may have been left out: their defaults are not what this arm is trained with.
     spec = run.settings.model_dump(mode="json", exclude_unset=True)
     Record(
@@ -151,7 +169,8 @@ def _ending(status: int) -> str:
 
 
 def _measure(run: Run, store: Store, folder: Path) -> None:
-    """Both traces, and the result, into a folder; a model that cannot do the one may have done the other."""
+    """Both traces, the result, and what PyTorch makes of temporary files, into a folder; a model that cannot do the one may have done the other."""
+    tempfile.tempdir = str(folder)
     result, what = Result(), "building the model"
     try:
         device = apply(run.settings.execution)

@@ -12,7 +12,7 @@ from made_results import Made
 from standin import at, card
 
 from assay.records import Log, Record
-from assay.reporting import html
+from assay.reporting import html, timelines
 from assay.reporting.read import ReportError, Results, load
 from assay.reporting.run import report
 from assay.reporting.style import drawing
@@ -204,6 +204,19 @@ def test_a_pause_between_two_attempts_is_a_gap(watched: Watched) -> None:
         figure, _ = _draw(told, None)
     xs = figure.axes[0].lines[0].get_xdata()
     assert len(xs) == 21 and xs[10] != xs[10], "NaN: the line is broken there"
+
+
+def test_of_a_long_file_every_so_many_samples_are_read(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = watched()
+    path = results.run_path("mlp", 0, "train", "telemetry.jsonl")
+    all_of_them = read(path)
+    assert all_of_them.stride == 1
+    monkeypatch.setattr(timelines, "READ_BYTES", path.stat().st_size // 3 + 1)
+    some = read(path)
+    assert some.stride == 3 and some.times == all_of_them.times[::3]
+    assert "one in 3 samples" in drawn(results, "telemetry-mlp-seed-0")[1]
 
 
 def test_several_cards_are_told_apart() -> None:

@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
@@ -183,7 +184,23 @@ def test_a_crossed_bound_is_a_result_and_leaves_no_trace_of_an_earlier_one(folde
     assert done.returncode == 0, done.stderr
     record = Record.read(folder / "large" / "record.json")
     assert record.outcome == "out_of_memory" and "bound of 30 MiB" in record.message
-    assert list((folder / "large").glob("*.gz")) == []
+    assert {path.name for path in (folder / "large").iterdir()} == {"attempt.json", "record.json", ".lock"}
+
+
+def test_two_at_once_wait_for_each_other(folder):
+    with ThreadPoolExecutor() as pool:
+        both = list(pool.map(lambda _: start(folder, "twice", "builtin:mlp"), range(2)))
+    assert [done.returncode for done in both] == [0, 0]
+    record = Record.read(folder / "twice" / "record.json")
+    assert record.outcome == "completed"
+    for mode in MODES:
+        assert record.details[mode]["sha256"] == sha256_file(folder / "twice" / f"{mode}.json.gz")
+
+
+def test_where_nothing_can_be_written_the_job_fails_and_not_the_arm(folder):
+    (folder / "file").write_text("")
+    done = start(folder, "file/x", "builtin:mlp")
+    assert done.returncode == 1 and "trace: file/x: " in done.stderr
 
 
 def test_data_that_are_not_there_are_no_result(folder):
