@@ -49,6 +49,9 @@ def sample(tmp_path, monkeypatch, nvml) -> Callable[..., Sampled]:
         path.unlink(missing_ok=True)
         standin.install(monkeypatch, library, tmp_path / "scenario", *directives)
         with Sampler(path, interval=interval, gpus=gpus) as sampler:
+            begun = time.monotonic()  # a busy machine starts it late, a driver that hangs never
+            while not (path.exists() and path.stat().st_size) and time.monotonic() - begun < 2:
+                time.sleep(0.01)
             time.sleep(seconds)
         return Sampled(path, sampler.notes)
 
