@@ -1,0 +1,275 @@
+"""The state of a whole experiment, look by look."""
+
+import contextlib
+import os
+import re
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import yaml
+from pydantic import ValidationError
+
+from assay.clock import now
+from assay.config.resolve import spec_sha256
+from assay.config.schema import NAME_PATTERN, Experiment
+from assay.monitoring.block import BlockFiles
+from assay.monitoring.files import Moment, Signature, signature, stat_of
+from assay.monitoring.job import LEAST_SILENCE
+from assay.monitoring.run import RunFiles
+from assay.monitoring.samples import Samples
+from assay.monitoring.state import Block, Gpu, Host, Phase, Run, Session, Snapshot, State
+from assay.monitoring.time_left import profile_left, training_left, with_time_left
+
+_HOLDER = re.compile(r"(\d+) on (\S+)")
+_RESULTS = {
+    "health": "health/record.json",
+    "data": "data/manifest.json",
+    "compare": "comparison/comparison.json",
+    "report": "report/index.html",
+}
+
+
+class Watcher:
+    """Reads an experiment again and again; each look costs what has changed since the one before.
+
+    Args:
+        folder: `results/EXPERIMENT`, which need not exist yet.
+        experiment: as its file says, until `experiment.yaml` in the folder says it as it was begun.
+        planned: when that file was written, seconds since 1970; an older `experiment.yaml` does not count.
+        least_silence: seconds without a line below which no run counts as stalled or killed.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        experiment: Experiment | None = None,
+        planned: float = 0.0,
+        least_silence: float = LEAST_SILENCE,
+    ) -> None:
+        self.folder = folder
+        self._given, self._planned = experiment, planned
+        self._least_silence = least_silence
+        self._experiment = experiment
+        self._specs: dict[str, str] = {}
+        self._resolved: Signature | None = None
+        self._runs: dict[tuple[str, int], RunFiles] = {}
+        self._blocks: dict[int, BlockFiles] = {}
+        self._warning: str | None = None
+        self._headline: tuple[Signature, str | None] | None = None
+        self._adopt(experiment)
+
+    def look(self, moment: Moment | None = None) -> Snapshot:
+        """moment: now, unless a test says otherwise."""
+        moment = moment or Moment(time.time(), time.monotonic())
+        self._read_experiment()
+        self._find()
+        runs = self._look_at_runs(moment)
+        blocks = tuple(
+            self._blocks[number].look(moment, self._least_silence) for number in sorted(self._blocks)
+        )
+        stages = self._stages()
+        session = self._session()
+        gpus, hosts = self._machines(moment)
+        experiment = self._experiment
+        return Snapshot(
+            experiment=self.folder.name if experiment is None else experiment.name,
+            folder=str(self.folder),
+            taken=now(),
+            phase=self._phase(runs, blocks, stages, session),
+            question="" if experiment is None else experiment.question,
+            planned=experiment is not None,
+            session=session,
+            stages=stages,
+            runs=runs,
+            blocks=blocks,
+            gpus=gpus,
+            hosts=hosts,
+            training_seconds_left=training_left(runs),
+            profile_seconds_left=profile_left(blocks),
+            headline=self._read_headline() if stages["compare"] == "completed" else None,
+            warnings=() if self._warning is None else (self._warning,),
+        )
+
+    def _read_experiment(self) -> None:
+        """Which runs there are to be; what was begun with another number of seeds says so in the folder."""
+        path = self.folder / "experiment.yaml"
+        stat = stat_of(path)
+        if stat is None or stat.st_mtime < self._planned:
+            if self._resolved is not None:
+                self._resolved = None
+                self._adopt(self._given)
+            return
+        if signature(stat) == self._resolved:
+            return
+        self._resolved, self._warning = signature(stat), None
+        try:
+            loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+            self._adopt(Experiment.model_validate(yaml.load(path.read_text(encoding="utf-8"), Loader=loader)))
+        except FileNotFoundError:
+            self._resolved = None
+        except (OSError, yaml.YAMLError, ValidationError, UnicodeDecodeError) as error:
+            self._warning = (
+                f"{path}: cannot be read ({type(error).__name__}): runs that have not begun are not known"
+            )
+            self._adopt(self._given)
+
+    def _adopt(self, experiment: Experiment | None) -> None:
+        self._experiment = experiment
+        self._specs = (
+            {} if experiment is None else {name: spec_sha256(arm) for name, arm in experiment.arms.items()}
+        )
+        self._blocks.clear()
+        if experiment is not None:
+            wanted = [(arm, seed) for arm in experiment.arms for seed in experiment.seeds]
+            self._runs = {key: self._runs.get(key) or self._run_files(*key) for key in wanted}
+            blocks = range(experiment.profile.blocks) if experiment.profile.enabled else ()
+            self._blocks = {number: self._block_files(number, list(experiment.arms)) for number in blocks}
+        for (arm, _), files in self._runs.items():
+            files.spec_sha256 = self._specs.get(arm)
+
+    def _find(self) -> None:
+        """Where nobody says which runs there are to be: those that have begun."""
+        if self._experiment is not None:
+            return
+        for folder in _folders(self.folder / "runs"):
+            for below in _folders(folder):
+                seed = below.name.removeprefix("seed-")
+                if re.match(NAME_PATTERN, folder.name) and seed.isdigit() and below.name != seed:
+                    key = (folder.name, int(seed))
+                    self._runs.setdefault(key, self._run_files(*key))
+        for folder in _folders(self.folder / "profile"):
+            number = folder.name.removeprefix("block-")
+            arms = [one.name for one in _folders(folder) if re.match(NAME_PATTERN, one.name)]
+            known = self._blocks.get(int(number)) if number.isdigit() else None
+            if number.isdigit() and (known is None or known.arms != tuple(arms)):
+                self._blocks[int(number)] = self._block_files(int(number), arms)
+
+    def _run_files(self, arm: str, seed: int) -> RunFiles:
+        return RunFiles(self.folder / "runs" / arm / f"seed-{seed}", arm, seed)
+
+    def _block_files(self, number: int, arms: list[str]) -> BlockFiles:
+        return BlockFiles(self.folder / "profile" / f"block-{number}", number, arms)
+
+    def _look_at_runs(self, moment: Moment) -> tuple[Run, ...]:
+        """Those of the experiment in its order, each knowing how long others of its arm fall silent."""
+        rhythms: dict[str, float] = {}
+        for (arm, _), files in self._runs.items():
+            if files.log.epoch is not None and files.log.longest_gap is not None:
+                rhythms[arm] = max(rhythms.get(arm, 0.0), files.log.longest_gap)
+        found = [
+            files.look(moment, self._least_silence, rhythms.get(arm))
+            for (arm, _), files in self._runs.items()
+        ]
+        return tuple(with_time_left(found))
+
+    def _stages(self) -> dict[str, State]:
+        """What was made before the last of the records does not count: it is made anew."""
+        found: dict[str, State] = {}
+        records = [files.records_modified for files in self._runs.values()]
+        records += [files.records_modified for files in self._blocks.values()]
+        known = [modified for modified in records if modified is not None]
+        newest = max(known, default=0.0) if known and len(known) == len(records) else float("inf")
+        for stage, path in _RESULTS.items():
+            stat = stat_of(self.folder / path)
+            last = stage in ("compare", "report")
+            current = stat is not None and (not last or stat.st_mtime >= newest)
+            found[stage] = "completed" if current else "waiting"
+            if last and stat is not None:
+                newest = max(newest, stat.st_mtime)
+            elif last:
+                newest = float("inf")
+        return found
+
+    def _session(self) -> Session | None:
+        try:
+            holder = _HOLDER.match((self.folder / ".lock").read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError):
+            return None
+        if holder is None:
+            return None
+        pid, host = int(holder[1]), holder[2]
+        return Session(pid, host, _alive(pid) if host == os.uname().nodename else None)
+
+    def _phase(
+        self,
+        runs: Iterable[Run],
+        blocks: Iterable[Block],
+        stages: dict[str, State],
+        session: Session | None,
+    ) -> Phase:
+        states = {run.state for run in runs} | {block.state for block in blocks}
+        if stages["report"] == "completed":
+            return "finished"
+        if states & {"running", "stalled"}:
+            return "running"
+        if session is not None and session.alive is False:
+            return "ended"
+        begun = session is not None or states - {"waiting"} or "completed" in stages.values()
+        return "running" if begun else "not begun"
+
+    def _machines(self, moment: Moment) -> tuple[tuple[Gpu, ...], tuple[Host, ...]]:
+        """The newest sample of every GPU and of every machine."""
+        gpus: dict[str, Gpu] = {}
+        hosts: dict[str, Host] = {}
+        for samples, host, user in self._samplers():
+            for gpu in samples.gpus(moment, host=host, **user):
+                known = gpus.get(gpu.uuid)
+                if known is None or _rank(gpu) > _rank(known):
+                    gpus[gpu.uuid] = gpu
+            found = samples.host(moment, host) if host is not None else None
+            if found is not None and (found.host not in hosts or _rank(found) > _rank(hosts[found.host])):
+                hosts[found.host] = found
+        return tuple(gpus[uuid] for uuid in sorted(gpus)), tuple(hosts[name] for name in sorted(hosts))
+
+    def _samplers(self) -> Iterable[tuple[Samples, str | None, dict[str, object]]]:
+        for (arm, seed), run in self._runs.items():
+            if run.samples.timestamp is not None:
+                user = {"user": f"{arm} seed {seed}", "stage": "train", "arm": arm, "seed": seed}
+                yield run.samples, run.job.host, user
+        for number, block in self._blocks.items():
+            for arm, samples in block.samples.items():
+                if samples.timestamp is not None:
+                    user = {"user": f"block {number}: {arm}", "stage": "profile", "arm": arm, "seed": None}
+                    yield samples, block.job.host, user
+
+    def _read_headline(self) -> str | None:
+        path = self.folder / "comparison" / "comparison.json"
+        stat = stat_of(path)
+        if stat is None:
+            return None
+        if self._headline is None or self._headline[0] != signature(stat):
+            self._headline = (signature(stat), _headline(path))
+        return self._headline[1]
+
+
+def _headline(path: Path) -> str | None:
+    from assay.comparison.model import Comparison
+
+    with contextlib.suppress(ValueError, OSError):
+        return Comparison.read(path).headline
+    return None
+
+
+def _rank(one: Gpu | Host) -> tuple[bool, str]:
+    return one.live, one.timestamp
+
+
+def _folders(folder: Path) -> list[Path]:
+    try:
+        return sorted(one for one in folder.iterdir() if one.is_dir())
+    except OSError:
+        return []
+
+
+def _alive(pid: int) -> bool | None:
+    """Whether a Snakemake process of this number runs here: numbers are given out again. None: this system does not tell."""
+    if not Path("/proc/self").exists():
+        return None
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return b"snakemake" in command
