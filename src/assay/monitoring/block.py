@@ -114,7 +114,7 @@ class BlockFiles:
             visits_done=done,
             visits=visits or None,
             last_event=None if newest is None else newest.timestamp,
-            silent_s=None if newest is None else newest.pulse.age(moment),
+            silent_s=(self.job if newest is None else newest).pulse.age(moment),
             seconds_left=left,
         )
 

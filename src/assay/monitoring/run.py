@@ -167,9 +167,11 @@ class RunFiles:
 
     def _quiet(self, moment: Moment) -> float:
         """Seconds since the last line of this attempt, or since the attempt began; 0 where that is not certain yet."""
-        quiet = silence([self.log.pulse], moment) or 0.0
-        started = self.job.started
-        return min(quiet, max(0.0, moment.wall - started)) if self.job.goes_on and started else quiet
+        quiet, started = silence([self.log.pulse], moment), self.job.started
+        if not self.job.goes_on or started is None:
+            return quiet or 0.0
+        begun = max(0.0, moment.wall - started)
+        return begun if quiet is None else min(quiet, begun)
 
     def _patience(self, least_silence: float, rhythm: float | None) -> float:
         """For how many seconds it may be silent."""
@@ -209,6 +211,7 @@ class RunFiles:
     def _from_log(self, state: State, why: str | None, moment: Moment) -> Run:
         log = self.log
         silent = log.pulse.age(moment)
+        silent = self.job.pulse.age(moment) if silent is None else silent
         goes_on = state == "running" and log.finished is None
         return Run(
             self.arm,
@@ -251,7 +254,7 @@ class RunFiles:
             return run
         self.evaluation.look(moment)
         state, why = self._evaluating(moment, least_silence)
-        return replace(run, stage=stage, state=state, why=why)
+        return replace(run, stage=stage, state=state, why=why, silent_s=self.evaluation.pulse.age(moment))
 
     def _evaluating(self, moment: Moment, least_silence: float) -> tuple[State, str | None]:
         if self.evaluated.damage is not None:

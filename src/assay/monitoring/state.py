@@ -73,7 +73,7 @@ class Run:
     last_event: str | None = None
     """Time of the last line of its log, as its node told it."""
     silent_s: float | None = None
-    """Since its log grew last, while it is not ended."""
+    """Since its log grew last (a training), or its supervisor said that it lives; None: it waits, or has ended."""
     seconds_left: float | None = None
     """Of the training; None where nothing measured tells it."""
     seconds: float | None = None

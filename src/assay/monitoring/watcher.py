@@ -49,7 +49,7 @@ class Watcher:
     ) -> None:
         self.folder = folder
         self._given, self._planned = experiment, planned
-        self._least_silence = least_silence
+        self.least_silence = least_silence
         self._experiment = experiment
         self._specs: dict[str, str] = {}
         self._resolved: Signature | None = None
@@ -66,7 +66,7 @@ class Watcher:
         self._find()
         runs = self._look_at_runs(moment)
         blocks = tuple(
-            self._blocks[number].look(moment, self._least_silence) for number in sorted(self._blocks)
+            self._blocks[number].look(moment, self.least_silence) for number in sorted(self._blocks)
         )
         stages = self._stages()
         session = self._session()
@@ -158,8 +158,7 @@ class Watcher:
             if files.log.epoch is not None and files.log.longest_gap is not None:
                 rhythms[arm] = max(rhythms.get(arm, 0.0), files.log.longest_gap)
         found = [
-            files.look(moment, self._least_silence, rhythms.get(arm))
-            for (arm, _), files in self._runs.items()
+            files.look(moment, self.least_silence, rhythms.get(arm)) for (arm, _), files in self._runs.items()
         ]
         return tuple(with_time_left(found))
 
