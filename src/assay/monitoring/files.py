@@ -88,6 +88,8 @@ class Tail:
         self.generation = 0
         self.skipped: tuple[int, int] | None = None
         """From where to where lines were left out at the last look."""
+        self.before_skipped = 0
+        """How many of its lines stand before those."""
         self._inode: int | None = None
         self._offset = 0
         self._identity = b""
@@ -103,7 +105,7 @@ class Tail:
                 if signature(stat) == self._seen:
                     return []
                 self._seen = signature(stat)
-                return _parsed(self._advance(file, stat))
+                return self._advance(file, stat)
         except FileNotFoundError:
             self.pulse.see(None, moment)
             self._begin_anew()
@@ -116,7 +118,7 @@ class Tail:
             self.generation += 1
         self._inode, self._offset, self._identity, self._seen = None, 0, b"", None
 
-    def _advance(self, file: BinaryIO, stat: os.stat_result) -> bytes:
+    def _advance(self, file: BinaryIO, stat: os.stat_result) -> list[Line]:
         begins = file.read(_IDENTITY_BYTES)
         replaced = stat.st_ino != self._inode or stat.st_size < self._offset
         if replaced or not begins.startswith(self._identity):
@@ -124,15 +126,15 @@ class Tail:
             self._begin_anew()
             self._inode, self._seen = stat.st_ino, seen
         self._identity = begins
-        head = b""
+        head: list[Line] = []
         if stat.st_size - self._offset > MOST_BYTES:
             if self._offset == 0:
-                head = self._whole(file, HEAD_BYTES)
+                head = _parsed(self._whole(file, HEAD_BYTES))
             start = stat.st_size - TAIL_BYTES
             file.seek(start)
             start += len(file.readline(TAIL_BYTES))
-            self.skipped, self._offset = (self._offset, start), start
-        return head + self._whole(file, max(0, stat.st_size - self._offset))
+            self.skipped, self._offset, self.before_skipped = (self._offset, start), start, len(head)
+        return head + _parsed(self._whole(file, max(0, stat.st_size - self._offset)))
 
     def _whole(self, file: BinaryIO, size: int) -> bytes:
         """Whole lines from the offset on, which moves behind them."""

@@ -39,13 +39,13 @@ class TrainingLog:
         if self._tail.generation != self._generation:
             self._generation = self._tail.generation
             self._forget()
-        if self._tail.skipped is not None:
-            self._before = None  # what was left out would look like a gap
-            epoch = self._tail.last_skipped(_EPOCH)
-            if epoch is not None and epoch.get("event") == "epoch":
-                self.epoch = epoch
-        for line in lines:
+        epoch = self.epoch
+        for index, line in enumerate(lines):
+            if self._tail.skipped is not None and index == self._tail.before_skipped:
+                self._before = None  # what was left out would look like a silence
             self._take(line)
+        if self._tail.skipped is not None and self.epoch in (epoch, None):
+            self.epoch = self._tail.last_skipped(_EPOCH) or self.epoch
 
     def _take(self, line: Line) -> None:
         event, attempt = line.get("event"), whole(line.get("attempt"))

@@ -203,7 +203,7 @@ def _host(host: Host) -> Text:
 
 
 def _broken(ones: Sequence[Run | Block]) -> Table:
-    table = _table(("last of them", None), ("", 13), ("at", 8), ("why", None))
+    table = _table(("run or block", None), ("", 13), ("at", 8), ("why", None))
     for one in ones:
         name = one.name
         why = one.why or (f"see its log: attempt {one.attempt}" if one.attempt else "see its log")
@@ -242,7 +242,7 @@ def _fraction(value: float | None) -> str:
 def _loss(value: float | None) -> Text:
     if value is None:
         return Text(NOTHING)
-    return Text(f"{value:.4g}", style="" if math.isfinite(value) else "bold red")
+    return Text(f"{value:.3g}", style="" if math.isfinite(value) else "bold red")
 
 
 def _rate(value: float | None) -> str:
