@@ -14,14 +14,13 @@ from copy import deepcopy
 from pathlib import Path
 
 from project import TINY, Project
-from test_interruption import start
 
 from assay.config.load import load
 from assay.monitoring.state import Run, Snapshot
 from assay.monitoring.watcher import Watcher
 
 SILENCE = 2.0
-"""Below it nobody is called stalled: a minute is for file servers."""
+"""Below it nobody is called stalled or killed: a minute is for file servers."""
 WATCHED = deepcopy(TINY) | {"seeds": 1}
 WATCHED["training"] = TINY["training"] | {"epochs": 400, "checkpoint_seconds": 0.5}  # type: ignore[operator]
 WATCHED["arms"] = {
@@ -51,7 +50,7 @@ class Seen:
     def until(self, true: Callable[[Snapshot], bool], seconds: float = 120.0) -> Snapshot:
         end = time.monotonic() + seconds
         while not true(self.look()):
-            output = (self.project.folder / "output.txt").read_text()
+            output = self.project.output.read_text()
             assert time.monotonic() < end, f"{self.states}\n{self.snapshot}\n{output}\n{self.project.logs()}"
             time.sleep(0.02)
         return self.snapshot
@@ -105,7 +104,7 @@ def test_stalled_killed_resumed_diverged_and_completed_are_seen(project: Project
         text=True,
     )
     assert watched.returncode == 0 and "tiny has not begun" in watched.stdout, watched.stderr
-    running = start(project)
+    running = project.start()
     seen = Seen(project, running)
     assert seen.snapshot.phase in ("not begun", "running")
 
@@ -147,7 +146,7 @@ def test_stalled_killed_resumed_diverged_and_completed_are_seen(project: Project
 
 def test_it_ends_with_1_when_the_workflow_ends_before_the_experiment(project: Project) -> None:
     project.write(WATCHED | {"training": WATCHED["training"] | {"epochs": 100_000}})  # type: ignore[operator]
-    running = start(project)
+    running = project.start()
     seen = Seen(project, running)
     seen.until(lambda _: (seen.run("mlp").epoch or 0) >= 2)
     with watching(project) as watcher:

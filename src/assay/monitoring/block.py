@@ -141,7 +141,7 @@ class BlockFiles:
             return "waiting", None
         pulses = [self.job.pulse, *(samples.pulse for samples in self.samples.values())]
         alive = silence(pulses, moment)
-        if alive is not None and alive > least_silence:
+        if alive is not None and alive > self.job.longest_silence(least_silence):
             return "killed", f"no sign of life for {span(alive)}"
         newest = self._newest()
         if newest is None or newest.last_mark is None or not newest.live(moment):

@@ -1,5 +1,6 @@
 """Whether a job lives, and how it ended, where it left no record: from `attempt.json` and from what grows beside it."""
 
+import os
 import signal
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,12 +10,15 @@ from assay.monitoring.files import Moment, Pulse, Signature, seconds_of, signatu
 from assay.monitoring.state import State
 
 LEAST_SILENCE = 60.0
-"""Seconds without a line below which nobody is stalled or dead: NFS clients keep what is written for up to 30 s."""
+"""Seconds without a line below which nobody is stalled, or dead on another machine: NFS clients keep lines for up to 30 s."""
 CONFIRM_SECONDS = 4.0
 """For so long this process must have looked before it calls somebody silent: times of change may be another clock's.
 
 A supervisor writes `attempt.json` every 3 s, a sampler its file every second.
 """
+
+SUPERVISOR_SECONDS = 15.0
+"""For which a supervisor that lives may be silent where its writing is seen at once: five times its rhythm."""
 
 
 class Job:
@@ -48,6 +52,11 @@ class Job:
     @property
     def started(self) -> float | None:
         return None if self.attempt is None else seconds_of(self.attempt.started)
+
+    def longest_silence(self, least: float, *, over: bool = False) -> float:
+        """Seconds without a sign of life after which it is dead. over: somebody else told that the job is."""
+        here = self.host == os.uname().nodename  # no file server lies between
+        return min(least, SUPERVISOR_SECONDS) if here or over else least
 
     def ending(self) -> tuple[State, str | None] | None:
         """How the last attempt ended by its supervisor's word; None where it goes on, or there was none.

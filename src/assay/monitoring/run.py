@@ -156,10 +156,11 @@ class RunFiles:
         signs = [self.job.pulse, self.samples.pulse] if not self.samples.ended else [self.job.pulse]
         alive = silence([*signs, self.log.pulse], moment)
         sure = self.job.attempt is not None or self.samples.timestamp is not None
-        if sure and alive is not None and alive > least_silence:
+        over = self._sampler_saw_its_end()
+        if over and self.job.attempt is None:
+            return "killed", "its process is gone and left no record"
+        if sure and alive is not None and alive > self.job.longest_silence(least_silence, over=over):
             return "killed", f"no sign of life for {span(alive)}"
-        if self.job.attempt is None and self.samples.ended:
-            return "killed", "its process ended and left no record"
         quiet = self._quiet(moment)
         if quiet > self._patience(least_silence, rhythm):
             return "stalled", f"no line for {span(quiet)}: {self._activity(sure)}"
@@ -176,16 +177,22 @@ class RunFiles:
     def _patience(self, least_silence: float, rhythm: float | None) -> float:
         """For how many seconds it may be silent."""
         log = self.log
-        if log.finished is not None or log.longest_gap is None or not self._log_is_of_this_attempt():
+        if log.finished is not None or log.longest_gap is None or not self._of_this_attempt(log.timestamp):
             return STARTS * least_silence
         longest = max(log.longest_gap, rhythm or 0.0)
         if log.validating and log.epoch_value("epoch") is None:
             longest = max(longest, log.epoch_seconds or STARTS * least_silence)
         return max(least_silence, GAPS * longest)
 
-    def _log_is_of_this_attempt(self) -> bool:
-        """A job that has begun and not come to its first line still has the log of the one before."""
-        told = None if self.log.last is None else seconds_of(self.log.timestamp)
+    def _sampler_saw_its_end(self) -> bool:
+        """The sampler, which outlives its job by a moment, told that the job is over, and the log does not."""
+        return (
+            self.samples.ended and self.log.finished is None and self._of_this_attempt(self.samples.timestamp)
+        )
+
+    def _of_this_attempt(self, timestamp: str | None) -> bool:
+        """A job that has begun and written nothing yet still has the files of the one before."""
+        told = None if timestamp is None else seconds_of(timestamp)
         return self.job.started is None or (told is not None and told >= self.job.started)
 
     def _activity(self, sure: bool) -> str:
@@ -264,6 +271,6 @@ class RunFiles:
         if self.evaluation.attempt is None:
             return "waiting", None
         alive = silence([self.evaluation.pulse], moment)
-        if alive is not None and alive > least_silence:
+        if alive is not None and alive > self.evaluation.longest_silence(least_silence):
             return "killed", f"no sign of life for {span(alive)}"
         return "running", None

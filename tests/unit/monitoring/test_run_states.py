@@ -1,6 +1,7 @@
 """How a run is told to be, from the files of the real writers and a clock that the test turns."""
 
 import json
+import os
 import shutil
 import signal
 from pathlib import Path
@@ -119,6 +120,14 @@ def test_silent_and_dead_is_killed(tmp_path: Path, clock: Clock) -> None:
     assert files.look(clock.after(1)).state == "stalled"
 
 
+def test_death_on_this_machine_is_known_sooner(tmp_path: Path, clock: Clock) -> None:
+    live, files = Live(tmp_path, host=os.uname().nodename), watched(tmp_path)
+    live.step()
+    assert settle(files, clock, live, 10, beats=False).state == "running"
+    run = settle(files, clock, live, 20, beats=False)
+    assert (run.state, run.why) == ("killed", "no sign of life for 30 s")
+
+
 def test_where_nothing_tells_whether_it_lives_that_is_said(tmp_path: Path, clock: Clock) -> None:
     live, files = Live(tmp_path, supervised=False), watched(tmp_path)
     live.step()
@@ -221,7 +230,24 @@ def test_a_process_that_ended_without_a_word_is_told_by_its_sampler(tmp_path: Pa
     sampler = Sampler(tmp_path / "train" / "telemetry.jsonl", interval=0.02, identity={"attempt": 1})
     sampler.stop()
     run = files.look(clock.after(0.1))
-    assert (run.state, run.why) == ("killed", "its process ended and left no record")
+    assert (run.state, run.why) == ("killed", "its process is gone and left no record")
+
+
+def test_a_job_that_dies_with_its_supervisor_is_known_soon(tmp_path: Path, clock: Clock) -> None:
+    """Its sampler alone is left to tell, a tenth of a second later."""
+    live, files = Live(tmp_path), watched(tmp_path)
+    live.step()
+    sampler = Sampler(tmp_path / "train" / "telemetry.jsonl", interval=0.02, identity={"attempt": 1})
+    assert files.look(clock.moment).state == "running"
+    sampler.stop()
+    for _ in range(5):
+        clock.after(2)
+        live.beat()
+        assert files.look(clock.moment).state == "running", "its supervisor is there to tell how it ended"
+    assert files.look(clock.after(14)).state == "running"
+    assert files.look(clock.after(2)).state == "killed"
+    Live(tmp_path, attempt=2)
+    assert files.look(clock.after(30)).state == "running", "what the sampler told is of the attempt before"
 
 
 def test_a_loss_that_is_not_finite_is_shown_as_what_it_is(tmp_path: Path, clock: Clock) -> None:

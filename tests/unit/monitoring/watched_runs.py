@@ -3,6 +3,7 @@
 import os
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -93,10 +94,21 @@ class Clock:
 class Live:
     """A training under way: the real writers of its files, without the training."""
 
-    def __init__(self, folder: Path, *, attempt: int = 1, epochs: int = 10, supervised: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        attempt: int = 1,
+        epochs: int = 10,
+        supervised: bool = True,
+        host: str = "elsewhere",
+    ) -> None:
         self.train = folder / "train"
         self.train.mkdir(parents=True, exist_ok=True)
         self.evidence = Evidence(self.train, 1000.0) if supervised else None
+        if self.evidence is not None:
+            self.evidence.attempt = replace(self.evidence.attempt, host=host)
+            self.beat()
         identity: dict[str, str | int] = {"experiment": "e", "arm": "small", "seed": 0, "stage": "train"}
         self.log = Log(self.train / "log.jsonl", identity=identity, attempt=attempt)
         self.steps = 0
