@@ -80,7 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.once or not console.is_terminal or console.is_dumb_terminal:
         if hasattr(sys.stdout, "reconfigure"):
             sys.stdout.reconfigure(errors="replace")
-        console.print(render(_look(watcher)))
+        console.print(render(_look(watcher), console.width))
         return 0
     return follow(watcher, console, arguments.interval)
 
@@ -141,7 +141,7 @@ def follow(watcher: "Watcher", console: "Console", interval: float) -> int:
         while True:
             began = time.monotonic()
             snapshot = watcher.look()
-            live.update(render(snapshot, console.height), refresh=True)
+            live.update(render(snapshot, console.width, console.height), refresh=True)
             if snapshot.phase == "finished":
                 return FINISHED
             alive = snapshot.session is not None and snapshot.session.alive

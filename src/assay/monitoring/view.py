@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
+from assay.monitoring.layout import shared, table
 from assay.monitoring.state import BROKEN, Block, Gpu, Host, Run, Snapshot
 from assay.monitoring.wording import NOTHING, span
 
@@ -33,50 +33,41 @@ PHASES = {
 }
 MOST_LINES = 120
 """Where nobody tells how many fit."""
-_FIXED_LINES, _LEAST_LINES = 12, 3
-"""Header, titles and spaces; and what each list gets however low the terminal is."""
 
 
-def render(snapshot: Snapshot, height: int | None = None) -> Group:
-    """height: lines that there are; None: as many as it takes."""
+def render(snapshot: Snapshot, width: int, height: int | None = None) -> Group:
+    """width, height: of the terminal in characters; no height: as many lines as it takes, within reason."""
     going = [run for run in snapshot.runs if run.state in ("running", "stalled") and run.stage == "train"]
     broken: list[Run | Block] = [run for run in snapshot.runs if run.state in BROKEN]
     broken += [block for block in snapshot.blocks if block.state in BROKEN]
     broken.sort(key=lambda one: one.last_event or "", reverse=True)
     arms = list(dict.fromkeys(run.arm for run in snapshot.runs))
     gpus = [gpu for gpu in snapshot.gpus if gpu.live or gpu.lost]
-    hosts = [host for host in snapshot.hosts if host.live]
-    lists = (len(arms), len(gpus) or len(hosts), len(broken), len(going))
-    room = _share((height or MOST_LINES) - _FIXED_LINES, lists)
+    machines = [] if gpus else [_host(host) for host in snapshot.hosts if host.live]
+    wanted = [len(arms), len(gpus), len(machines), len(broken), len(going)]
+    fixed = 6 + 3 * sum(map(bool, wanted)) + len(_profile(snapshot.blocks)) + len(snapshot.warnings)
+    lists = shared((height or MOST_LINES) - fixed, wanted, least=1)
     parts: list[RenderableType] = [_header(snapshot)]
-    if arms:
-        parts += ["", _cut(_counts(snapshot.runs, arms[: room[0]]), len(arms), room[0], "arms")]
-    if going:
-        parts += ["", _cut(_going(going[: room[3]]), len(going), room[3], "runs under way")]
+    parts += _section(_counts(snapshot.runs, arms[: lists[0]], width), len(arms), lists[0], "arms")
+    parts += _section(_going(going[: lists[4]], width), len(going), lists[4], "runs under way")
     parts += [Text(line) for line in _profile(snapshot.blocks)]
-    if gpus:
-        parts += ["", _cut(_gpus(gpus[: room[1]]), len(gpus), room[1], "GPUs")]
-    elif hosts:
-        parts += ["", *map(_host, hosts[: room[1]])]
-    if broken:
-        parts += ["", _cut(_broken(broken[: room[2]]), len(broken), room[2], "that did not go well")]
+    parts += _section(_gpus(gpus[: lists[1]], width), len(gpus), lists[1], "GPUs")
+    parts += _section(machines[: lists[2]], len(machines), lists[2], "machines")
+    parts += _section(
+        _broken(broken[: lists[3]], width), len(broken), lists[3], "runs that did not go well before"
+    )
     parts += [Text(f"warning: {_plain(text)}", style="yellow") for text in snapshot.warnings]
     if snapshot.headline and snapshot.phase == "finished":
         parts += ["", Text(_plain(snapshot.headline))]
     return Group(*parts)
 
 
-def _share(lines: int, wanted: Sequence[int]) -> list[int]:
-    """Lines of each list: what it wants, and where that is too much, the longest gives way first."""
-    given = [min(count, _LEAST_LINES) for count in wanted]
-    while sum(given) < lines and any(has < count for has, count in zip(given, wanted, strict=True)):
-        short = [index for index, count in enumerate(wanted) if given[index] < count]
-        given[min(short, key=given.__getitem__)] += 1
-    return given
-
-
-def _cut(table: Table, count: int, shown: int, what: str) -> RenderableType:
-    return table if shown >= count else Group(table, Text(f"and {count - shown} more {what}", style="dim"))
+def _section(lines: list[Text], count: int, shown: int, what: str) -> list[RenderableType]:
+    """A list, and how much of it there was no room for; nothing where it is empty."""
+    if not count:
+        return []
+    more = [Text(f"and {count - shown} more {what}", style="dim")] if shown < count else []
+    return ["", *lines, *more]
 
 
 def _header(snapshot: Snapshot) -> Group:
@@ -112,18 +103,7 @@ def _state(run: Run) -> str:
     return "trained" if run.stage == "evaluate" and run.state in ("waiting", "running") else run.state
 
 
-def _table(*columns: tuple[str, int | None]) -> Table:
-    """columns: title, and the most characters of those on the right; None: on the left, gives way first."""
-    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold", pad_edge=False)
-    for title, width in columns:
-        if width is None:
-            table.add_column(title, overflow="ellipsis", no_wrap=True, min_width=8)
-        else:
-            table.add_column(title, justify="right", no_wrap=True, max_width=width)
-    return table
-
-
-def _counts(runs: Iterable[Run], arms: Sequence[str]) -> Table:
+def _counts(runs: Iterable[Run], arms: Sequence[str], width: int) -> list[Text]:
     found = {arm: Counter[str]() for arm in arms}
     every = Counter[str]()
     for run in runs:
@@ -131,34 +111,35 @@ def _counts(runs: Iterable[Run], arms: Sequence[str]) -> Table:
         if run.arm in found:
             found[run.arm][_state(run)] += 1
     states = [state for state in ORDER if every[state]]
-    table = _table(("arm", None), *((state.replace("_", " "), 13) for state in states))
-    for arm, counts in found.items():
-        table.add_row(arm, *(_styled(str(counts[state]) if counts[state] else "", state) for state in states))
-    return table
+    rows: list[list[str | Text]] = [
+        [arm, *(_styled(str(counts[state]) if counts[state] else "", state) for state in states)]
+        for arm, counts in found.items()
+    ]
+    return table(["arm", *(state.replace("_", " ") for state in states)], rows, texts=[0], width=width)
 
 
-def _going(runs: Sequence[Run]) -> Table:
+def _going(runs: Sequence[Run], width: int) -> list[Text]:
     """Without a column for what no run has: a machine without a GPU has no GPU's memory."""
     memory = any(run.gpu_memory_mb is not None for run in runs)
-    columns = [("run", None), ("epoch", 9), ("steps", 5), ("loss", 8), ("acc", 5), ("valid", 5)]
-    columns += [("samples/s", 9), *([("GPU MiB", 7)] if memory else []), ("left", 12)]
-    table = _table(*columns)
+    titles = ["arm", "seed", "epoch", "done", "loss", "acc", "valid", "samples/s"]
+    titles += [*(["GPU MiB"] if memory else []), "left"]
+    rows: list[list[str | Text]] = []
     for run in runs:
-        name = Text(run.name)
+        seed = Text(str(run.seed))
         if run.resumed:
-            name.append(f" ({run.attempt})", style="dim")
+            seed.append(f" ({run.attempt})", style="dim")
         cells = [
-            Text(f"{_whole(run.epoch)}/{_whole(run.epochs)}"),
-            Text(NOTHING if not run.step or not run.steps else f"{run.step / run.steps:.0%}"),
+            f"{_whole(run.epoch)}/{_whole(run.epochs)}",
+            NOTHING if not run.step or not run.steps else f"{run.step / run.steps:.0%}",
             _loss(run.loss),
-            Text(_fraction(run.accuracy)),
-            Text(_fraction(run.validation_accuracy)),
-            Text(_rate(run.throughput)),
-            *([Text(_whole(run.gpu_memory_mb))] if memory else []),
-            _styled("stalled", "stalled") if run.state == "stalled" else Text(_duration(run.seconds_left)),
+            _fraction(run.accuracy),
+            _fraction(run.validation_accuracy),
+            _rate(run.throughput),
+            *([_whole(run.gpu_memory_mb)] if memory else []),
+            _styled("stalled", "stalled") if run.state == "stalled" else _duration(run.seconds_left),
         ]
-        table.add_row(name, *cells)
-    return table
+        rows.append([run.arm, seed, *cells])
+    return table(titles, rows, texts=[0], width=width)
 
 
 def _profile(blocks: Sequence[Block]) -> list[str]:
@@ -171,29 +152,35 @@ def _profile(blocks: Sequence[Block]) -> list[str]:
     return ["", *lines] if lines else []
 
 
-def _gpus(gpus: Sequence[Gpu]) -> Table:
-    """Heat first: the temperature, and in words why the clocks are not higher."""
-    columns = [("GPU", None), ("util", 5), ("memory MiB", 13), ("°C", 5), ("SM MHz", 6), ("W", 9)]
-    table = _table(*columns, ("held down by", None))
+def _gpus(gpus: Sequence[Gpu], width: int) -> list[Text]:
+    """With its heat, and in words why its clocks are not higher."""
+    rows: list[list[str | Text]] = []
     for gpu in gpus:
         values = gpu.values
-        total = values.get("memory_total_mb")
-        limit = values.get("power_limit_w")
-        name = gpu.uuid[: len("GPU-") + 8] if gpu.uuid.startswith(("GPU-", "MIG-")) else gpu.uuid[:12]
         reasons = [reason for reason in gpu.clock_reasons or () if reason != "idle"]
-        why = ", ".join(reasons).replace("_", " ")
-        table.add_row(
-            f"{name} {gpu.user}",
-            _whole(values.get("utilization_percent"), "%"),
-            _whole(values.get("memory_used_mb")) + ("" if total is None else f"/{total:.0f}"),
-            _whole(values.get("temperature_c")),
-            _whole(values.get("sm_mhz")),
-            _whole(values.get("power_w")) + ("" if limit is None else f"/{limit:.0f}"),
-            Text(f"lost at {gpu.lost}", style="bold red")
-            if gpu.lost
-            else Text(why, style="bold red" if gpu.throttled else ""),
+        why = Text(", ".join(reasons).replace("_", " "), style="bold red" if gpu.throttled else "")
+        rows.append(
+            [
+                gpu.uuid[: len("GPU-") + 8] if gpu.uuid.startswith(("GPU-", "MIG-")) else gpu.uuid[:12],
+                gpu.user,
+                _whole(values.get("utilization_percent"), "%"),
+                _of(_gib(values.get("memory_used_mb")), _gib(values.get("memory_total_mb"))),
+                _whole(values.get("temperature_c")),
+                _whole(values.get("sm_mhz")),
+                _of(_whole(values.get("power_w")), _whole(values.get("power_limit_w"))),
+                Text(f"lost at {_clock(gpu.lost)}", style="bold red") if gpu.lost else why,
+            ]
         )
-    return table
+    titles = ["GPU", "for", "busy", "GiB", "°C", "MHz", "W", "held down by"]
+    return table(titles, rows, texts=[0, 1, 7], width=width)
+
+
+def _gib(mib: float | None) -> str:
+    return NOTHING if mib is None else f"{mib / 1024:.0f}"
+
+
+def _of(value: str, whole: str) -> str:
+    return value if whole == NOTHING else f"{value}/{whole}"
 
 
 def _host(host: Host) -> Text:
@@ -202,15 +189,19 @@ def _host(host: Host) -> Text:
     return Text(f"{host.host}: {', '.join(told) or 'tells nothing'}")
 
 
-def _broken(ones: Sequence[Run | Block]) -> Table:
-    table = _table(("run or block", None), ("", 13), ("at", 8), ("why", None))
+def _broken(ones: Sequence[Run | Block], width: int) -> list[Text]:
+    rows: list[list[str | Text]] = []
     for one in ones:
-        name = one.name
-        why = one.why or (f"see its log: attempt {one.attempt}" if one.attempt else "see its log")
-        table.add_row(
-            name, _styled(one.state.replace("_", " "), one.state), _clock(one.last_event), _plain(why)
+        why = one.why or "see its log"
+        rows.append(
+            [
+                one.name,
+                _styled(one.state.replace("_", " "), one.state),
+                _clock(one.last_event),
+                _plain(why),
+            ]
         )
-    return table
+    return table(["run or block", "is", "last line", "why"], rows, texts=[0, 3], width=width)
 
 
 def _styled(text: str, state: str) -> Text:

@@ -22,7 +22,7 @@ from assay.records import canonical_json, sha256_text
 def text_of(snapshot: Snapshot, width: int = 80, height: int | None = None) -> str:
     file = io.StringIO()
     Console(width=width, highlight=False, markup=False, no_color=True, file=file).print(
-        render(snapshot, height)
+        render(snapshot, width, height)
     )
     return file.getvalue()
 
