@@ -15,7 +15,7 @@ Line = dict[str, Any]
 
 MOST_BYTES = 4 * 2**20
 """Of one file at one look: of more, the beginning and the end are read."""
-HEAD_BYTES, TAIL_BYTES = 64 * 2**10, 2**20
+HEAD_BYTES, TAIL_BYTES = 64 * 2**10, 256 * 2**10
 SEARCH_BYTES = 64 * 2**20
 """How far back a line is sought in what was not read."""
 _IDENTITY_BYTES = 256
@@ -80,10 +80,14 @@ class Pulse:
 
 
 class Tail:
-    """The whole lines of a JSONL file as they come. `generation` counts how often it was begun anew."""
+    """The whole lines of a JSONL file as they come. `generation` counts how often it was begun anew.
 
-    def __init__(self, path: Path) -> None:
+    most, tail: bytes that one look may read; and how many it reads from the end where there are more.
+    """
+
+    def __init__(self, path: Path, *, most: int = MOST_BYTES, tail: int = TAIL_BYTES) -> None:
         self.path = path
+        self._most, self._tail = most, tail
         self.pulse = Pulse()
         self.generation = 0
         self.skipped: tuple[int, int] | None = None
@@ -127,12 +131,12 @@ class Tail:
             self._inode, self._seen = stat.st_ino, seen
         self._identity = begins
         head: list[Line] = []
-        if stat.st_size - self._offset > MOST_BYTES:
+        if stat.st_size - self._offset > self._most:
             if self._offset == 0:
                 head = _parsed(self._whole(file, HEAD_BYTES))
-            start = stat.st_size - TAIL_BYTES
+            start = stat.st_size - self._tail
             file.seek(start)
-            start += len(file.readline(TAIL_BYTES))
+            start += len(file.readline(self._tail))
             self.skipped, self._offset, self.before_skipped = (self._offset, start), start, len(head)
         return head + _parsed(self._whole(file, max(0, stat.st_size - self._offset)))
 

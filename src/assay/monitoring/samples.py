@@ -13,6 +13,8 @@ from assay.telemetry.window import other_processes
 SILENT_SECONDS = 10.0
 """A sampler writes every second; one that has not for so long does not count as live. Over NFS a second look is late."""
 _BUSY_WINDOW = 1.0
+MOST_BYTES, TAIL_BYTES = 2**20, 64 * 2**10
+"""At one look: the last samples are what counts, and 64 KiB hold ten seconds of several GPUs."""
 
 
 @dataclass
@@ -39,7 +41,7 @@ class Samples:
     """The sampler of one run, or of one arm's visits in a block, as its file grows."""
 
     def __init__(self, path: Path) -> None:
-        self._tail = Tail(path)
+        self._tail = Tail(path, most=MOST_BYTES, tail=TAIL_BYTES)
         self.pulse = self._tail.pulse
         self._generation = 0
         self._forget()
