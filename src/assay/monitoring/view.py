@@ -79,9 +79,9 @@ def _header(snapshot: Snapshot) -> Group:
     if blocks:
         runs += f", {sum(bool(block.arms) for block in snapshot.blocks)} of {len(blocks)} profile blocks done"
     taken = datetime.fromisoformat(snapshot.taken).astimezone()
-    title = Text.assemble((snapshot.experiment, "bold"), f" {PHASES[snapshot.phase]}   ")
+    title = Text.assemble((_plain(snapshot.experiment), "bold"), f" {_phase(snapshot)}   ")
     title.append(f"{taken:%Y-%m-%d %H:%M:%S %Z}", style="dim")
-    lines = [title, Text(f"{runs} ({snapshot.folder})"), Text(_left(snapshot))]
+    lines = [title, Text(_plain(f"{runs} ({snapshot.folder})")), Text(_left(snapshot))]
     return Group(*(line for line in lines if line.plain))
 
 
@@ -95,7 +95,18 @@ def _left(snapshot: Snapshot) -> str:
         told.append("training " + ("not known" if training is None else f"about {span(training)}"))
     if profile != 0:
         told.append("profile " + ("not known" if profile is None else f"about {span(profile)}"))
-    return f"time left: {', '.join(told)}" if told else "time left: comparison and report"
+    if not told and any(run.state in ("failed", "killed", "interrupted") for run in snapshot.runs):
+        return ""  # whether anybody goes on with them is not known
+    return f"time left: {', '.join(told)}" if told else "left: evaluation, comparison, report"
+
+
+def _phase(snapshot: Snapshot) -> str:
+    """In words; that a workflow runs on another machine cannot be seen while none of its jobs does."""
+    states = {run.state for run in snapshot.runs} | {block.state for block in snapshot.blocks}
+    unseen = snapshot.session is None or not snapshot.session.alive
+    if snapshot.phase == "running" and unseen and not states & {"running", "stalled"}:
+        return "has begun; nothing is seen to run"
+    return PHASES[snapshot.phase]
 
 
 def _state(run: Run) -> str:

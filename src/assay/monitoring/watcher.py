@@ -36,7 +36,8 @@ class Watcher:
     Args:
         folder: `results/EXPERIMENT`, which need not exist yet.
         experiment: as its file says, until `experiment.yaml` in the folder says it as it was begun.
-        planned: when that file was written, seconds since 1970; an older `experiment.yaml` does not count.
+        planned: when that file was written, seconds since 1970; an older `experiment.yaml` does not count, unless a
+            workflow is at work.
         least_silence: seconds without a line below which no run counts as stalled or killed.
     """
 
@@ -62,14 +63,14 @@ class Watcher:
     def look(self, moment: Moment | None = None) -> Snapshot:
         """moment: now, unless a test says otherwise."""
         moment = moment or Moment(time.time(), time.monotonic())
-        self._read_experiment()
+        session = self._session()
+        self._read_experiment(session)
         self._find()
         runs = self._look_at_runs(moment)
         blocks = tuple(
             self._blocks[number].look(moment, self.least_silence) for number in sorted(self._blocks)
         )
         stages = self._stages()
-        session = self._session()
         gpus, hosts = self._machines(moment)
         experiment = self._experiment
         return Snapshot(
@@ -91,11 +92,15 @@ class Watcher:
             warnings=() if self._warning is None else (self._warning,),
         )
 
-    def _read_experiment(self) -> None:
-        """Which runs there are to be; what was begun with another number of seeds says so in the folder."""
+    def _read_experiment(self, session: Session | None) -> None:
+        """Which runs there are to be; what was begun with another number of seeds says so in the folder.
+
+        A file that was edited while a workflow runs is for the next one.
+        """
         path = self.folder / "experiment.yaml"
         stat = stat_of(path)
-        if stat is None or stat.st_mtime < self._planned:
+        at_work = session is not None and session.alive is True
+        if stat is None or (stat.st_mtime < self._planned and not at_work):
             if self._resolved is not None:
                 self._resolved = None
                 self._adopt(self._given)

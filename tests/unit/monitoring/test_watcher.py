@@ -4,6 +4,8 @@ import io
 import json
 import os
 import shutil
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -51,6 +53,23 @@ def test_what_it_was_begun_with_counts_and_a_later_edit_of_the_file_too(tmp_path
     assert len(snapshot.runs) == 4 and "cannot be read" in snapshot.warnings[0]
     (folder / "experiment.yaml").unlink()
     assert len(watcher.look().runs) == 4
+
+
+def test_a_file_edited_while_a_workflow_runs_is_for_the_next_one(tmp_path: Path) -> None:
+    folder = tmp_path / "results" / "e"
+    resolve(experiment_of(seeds=3), folder)
+    watcher = Watcher(folder, experiment_of(), time.time() + 60)
+    assert len(watcher.look().runs) == 4
+    command = [sys.executable, "-c", "import sys; sys.stdin.read()", "snakemake"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as workflow:
+        (folder / ".lock").write_text(f"{workflow.pid} on {os.uname().nodename}\n")
+        deadline = time.monotonic() + 10
+        while len(watcher.look().runs) != 6:  # until it has become what it was told to be
+            assert time.monotonic() < deadline
+        assert "e is running" in text_of(watcher.look())
+        workflow.communicate()
+    snapshot = watcher.look()
+    assert len(snapshot.runs) == 4 and snapshot.phase == "ended"
 
 
 def test_without_a_plan_the_runs_that_have_begun_are_told(trained: Path, clock: Clock) -> None:
