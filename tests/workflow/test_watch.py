@@ -90,10 +90,6 @@ def watching(project: Project) -> "Iterator[subprocess.Popen[bytes]]":
         os.close(main)
 
 
-def drained(process: "subprocess.Popen[bytes]") -> int:
-    return process.wait()
-
-
 def test_stalled_killed_resumed_diverged_and_completed_are_seen(project: Project) -> None:
     project.write(WATCHED)
     watched = subprocess.run(
@@ -122,6 +118,8 @@ def test_stalled_killed_resumed_diverged_and_completed_are_seen(project: Project
     assert why is not None and "its process lives, CPU 0%" in why, why
     os.kill(process, signal.SIGCONT)
     seen.until(lambda _: seen.run("mlp").state == "running", 30)
+    checkpoint = project.results / "runs" / "mlp" / "seed-0" / "checkpoint" / "state.pt"
+    seen.until(lambda _: checkpoint.exists(), 30)
 
     os.kill(process, signal.SIGKILL)
     seen.until(lambda _: seen.run("mlp").state == "killed", 30)
@@ -141,7 +139,7 @@ def test_stalled_killed_resumed_diverged_and_completed_are_seen(project: Project
 
     with watching(project) as watcher:
         pass
-    assert drained(watcher) == 0, "finished before it looked"
+    assert watcher.returncode == 0, "finished before it looked"
 
 
 def test_it_ends_with_1_when_the_workflow_ends_before_the_experiment(project: Project) -> None:
@@ -156,7 +154,7 @@ def test_it_ends_with_1_when_the_workflow_ends_before_the_experiment(project: Pr
         running.wait()
         seen.until(lambda now: now.phase == "ended", 60)
     assert seen.run("mlp").state in ("interrupted", "killed")
-    assert drained(watcher) == 1
+    assert watcher.returncode == 1
     told = [path for path in Path("/proc").glob("[0-9]*/cwd") if _is(path, project.folder)]
     assert not told, "nothing goes on behind it"
 

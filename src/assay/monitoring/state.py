@@ -24,7 +24,6 @@ waiting: not begun, or to be begun again because its settings changed. stalled: 
 longer than its own rhythm. interrupted: asked to end; the next attempt goes on from its checkpoint. invalid: of a block whose
 gates tripped. killed: gone without having said anything (`kill -9`, a dead node).
 """
-ENDED: tuple[State, ...] = ("completed", "diverged", "out_of_memory", "failed", "invalid")
 BROKEN: tuple[State, ...] = (
     "diverged",
     "out_of_memory",
