@@ -244,11 +244,41 @@ def _watch(arguments: argparse.Namespace) -> int:
     return run(arguments)
 
 
+def _declare_exporter(parser: argparse.ArgumentParser) -> None:
+    from assay.monitoring.exporter import declare
+
+    declare(parser)
+
+
+def _exporter(arguments: argparse.Namespace) -> int:
+    from assay.monitoring.exporter import run
+
+    return run(arguments)
+
+
+def _declare_monitor(parser: argparse.ArgumentParser) -> None:
+    from assay.monitoring.stack_command import declare
+
+    declare(parser)
+
+
+def _monitor(arguments: argparse.Namespace) -> int:
+    from assay.monitoring.stack_command import run
+
+    return run(arguments)
+
+
 Declare = Callable[[argparse.ArgumentParser], None]
 COMMANDS: dict[str, tuple[str, Declare, Callable[[argparse.Namespace], int]]] = {
     "check": ("validate an experiment file and show what it will run", _declare_check, _check),
     "run": ("run an experiment in this folder and print its verdict", _declare_run, _run),
     "watch": ("follow a running experiment, from its logs", _declare_watch, _watch),
+    "monitor": (
+        "exporter, Prometheus, Alertmanager, Grafana: start, stop, status",
+        _declare_monitor,
+        _monitor,
+    ),
+    "exporter": ("experiments as Prometheus metrics, over HTTP or in a file", _declare_exporter, _exporter),
     "verdict": ("print the verdict of a finished experiment", _declare_verdict, _verdict),
     "image": ("the container image: list, lock, build, verify, packages", _declare_image, _image),
     "slurm-profile": ("look at this cluster and write its Snakemake profile", _declare_slurm, _slurm),

@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from assay.monitoring.job import LEAST_SILENCE
 from assay.monitoring.programs import PORTS
 from assay.records import write_atomically
 
@@ -15,7 +16,9 @@ RESULTS = Path("results")
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of experiments (default: results)")
+    parser.add_argument(
+        "--results", type=Path, default=RESULTS, help="folder of experiments (default: results)"
+    )
     parser.add_argument("--address", default="127.0.0.1", help="to listen on (default: this machine only)")
     parser.add_argument(
         "--port", type=int, help=f"to listen on (default: {PORTS['exporter']}, or not at all with --textfile)"
@@ -29,6 +32,13 @@ def declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--interval", type=float, default=15.0, metavar="SECONDS", help="between two writes (default: 15)"
     )
+    parser.add_argument(
+        "--silence",
+        type=float,
+        default=LEAST_SILENCE,
+        metavar="SECONDS",
+        help=f"without a line, below which no run counts as stalled or killed (default: {LEAST_SILENCE:g})",
+    )
     parser.add_argument("--once", action="store_true", help="write the file once, and end")
 
 
@@ -40,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     from assay.monitoring.metrics import Collector
 
     registry = CollectorRegistry()
-    registry.register(Collector(arguments.results))
+    registry.register(Collector(arguments.results, arguments.silence))
     if arguments.once:
         _write(arguments.textfile, registry)
         return 0
@@ -63,7 +73,9 @@ def run(arguments: argparse.Namespace) -> int:
 def _check(arguments: argparse.Namespace) -> None:
     textfile, results = arguments.textfile, arguments.results
     if results.exists() and not results.is_dir():
-        raise ValueError(f"assay exporter: {results}: is no folder; --results names the folder of experiments")
+        raise ValueError(
+            f"assay exporter: {results}: is no folder; --results names the folder of experiments"
+        )
     if (results / "experiment.yaml").exists():
         raise ValueError(
             f"assay exporter: {results}: is one experiment; write --results {results.parent}, where all of them are"
@@ -72,12 +84,20 @@ def _check(arguments: argparse.Namespace) -> None:
         raise ValueError("assay exporter: --once writes a file: add --textfile FILE.prom")
     if not 0.1 <= arguments.interval <= 60:
         raise ValueError(f"assay exporter: --interval {arguments.interval:g}: write seconds from 0.1 to 60")
+    if not 0.1 <= arguments.silence <= 86400:
+        raise ValueError(f"assay exporter: --silence {arguments.silence:g}: write seconds from 0.1 to 86400")
     if arguments.port is not None and not 0 <= arguments.port <= 65535:
-        raise ValueError(f"assay exporter: --port {arguments.port}: write a port from 0 (any that is free) to 65535")
+        raise ValueError(
+            f"assay exporter: --port {arguments.port}: write a port from 0 (any that is free) to 65535"
+        )
     if textfile is not None and textfile.suffix != ".prom":
-        raise ValueError(f"assay exporter: --textfile {textfile}: node_exporter reads files that end in .prom only")
+        raise ValueError(
+            f"assay exporter: --textfile {textfile}: node_exporter reads files that end in .prom only"
+        )
     if textfile is not None and not textfile.parent.is_dir():
-        raise ValueError(f"assay exporter: --textfile {textfile}: {textfile.parent} is no folder; make it first")
+        raise ValueError(
+            f"assay exporter: --textfile {textfile}: {textfile.parent} is no folder; make it first"
+        )
 
 
 def _on_request() -> threading.Event:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import assay
+from assay.monitoring.job import LEAST_SILENCE
 
 _ADDRESS = "127.0.0.1"
 _RETENTION = ("--storage.tsdb.retention.time=30d", "--storage.tsdb.retention.size=2GB")
@@ -44,6 +45,7 @@ class Plan:
     address: str = _ADDRESS
     ports: dict[str, int] = field(default_factory=lambda: dict(PORTS))
     interval: float = 5.0
+    silence: float = LEAST_SILENCE
     webhook: str | None = None
 
     def at(self, service: str) -> str:

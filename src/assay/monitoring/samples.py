@@ -1,6 +1,7 @@
 """What the machine beside a run does, from the end of `telemetry.jsonl`."""
 
 import contextlib
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,15 +27,27 @@ class _Card:
     timestamp: str | None = None
     lost: str | None = None
     told: dict[str, Any] = field(default_factory=dict)
+    samples: int = 0
+    throttled: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
 
     def take(self, timestamp: str | None, sample: dict[str, Any]) -> None:
         if any(value is not None for name, value in sample.items() if name != "uuid"):
             self.timestamp = timestamp
             self.lost = None
             self.told |= sample
+            self._count(whole(sample.get("clock_reasons")))
         else:  # it cannot be read, so that what it said before does not hold any more
             self.timestamp = self.timestamp or timestamp
             self.told = {}
+
+    def _count(self, bits: int | None) -> None:
+        if bits is None:
+            return
+        reasons = names(bits)
+        self.samples += 1
+        self.throttled += not {*reasons}.isdisjoint(INVALIDATING)
+        self.reasons.update(reasons)
 
 
 class Samples:
@@ -148,6 +161,9 @@ class Samples:
                 clock_reasons=_reasons(card),
                 throttled=None if (told := _reasons(card)) is None else bool({*told} & {*INVALIDATING}),
                 lost=card.lost,
+                samples=card.samples,
+                throttled_samples=card.throttled,
+                reason_samples=dict(card.reasons),
                 **user,
             )
             for uuid, card in self._cards.items()

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from assay.monitoring.job import LEAST_SILENCE
 from assay.monitoring.programs import PORTS, Plan
 from assay.monitoring.stack import MonitorError, StartError, read, start, stop
 
@@ -46,6 +47,13 @@ def _declare_start(parser: argparse.ArgumentParser) -> None:
         "--interval", type=_seconds, default=5.0, metavar="SECONDS", help="between two scrapes (default: 5)"
     )
     parser.add_argument(
+        "--silence",
+        type=_seconds,
+        default=LEAST_SILENCE,
+        metavar="SECONDS",
+        help=f"without a line, below which no run counts as stalled or killed (default: {LEAST_SILENCE:g})",
+    )
+    parser.add_argument(
         "--webhook", type=_webhook, metavar="URL", help="told by POST of each alert that begins or ends"
     )
     parser.add_argument(
@@ -68,8 +76,8 @@ def _seconds(text: str) -> float:
         seconds = float(text)
     except ValueError:
         seconds = 0.0
-    if not 0.5 <= seconds <= 60:
-        raise argparse.ArgumentTypeError(f"{text}: write seconds from 0.5 to 60")
+    if not 0.5 <= seconds <= 3600:
+        raise argparse.ArgumentTypeError(f"{text}: write seconds from 0.5 to 3600")
     return seconds
 
 
@@ -104,6 +112,7 @@ def _start(arguments: argparse.Namespace, state: Path) -> int:
         address=arguments.address,
         ports={service: getattr(arguments, f"{service}_port") for service in PORTS},
         interval=arguments.interval,
+        silence=arguments.silence,
         webhook=arguments.webhook,
     )
     if len(set(plan.ports.values())) < len(plan.ports):

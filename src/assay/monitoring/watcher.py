@@ -216,7 +216,7 @@ class Watcher:
         """The newest sample of every GPU and of every machine."""
         gpus: dict[str, Gpu] = {}
         hosts: dict[str, Host] = {}
-        for samples, host, user in self._samplers():
+        for samples, host, user in self.samplers():
             for gpu in samples.gpus(moment, host=host, **user):
                 known = gpus.get(gpu.uuid)
                 if known is None or _rank(gpu) > _rank(known):
@@ -226,7 +226,8 @@ class Watcher:
                 hosts[found.host] = found
         return tuple(gpus[uuid] for uuid in sorted(gpus)), tuple(hosts[name] for name in sorted(hosts))
 
-    def _samplers(self) -> Iterable[tuple[Samples, str | None, dict[str, object]]]:
+    def samplers(self) -> Iterable[tuple[Samples, str | None, dict[str, object]]]:
+        """Those that have sampled, as of the last look: its machine, and whose samples they are, as in `Gpu`."""
         for (arm, seed), run in self._runs.items():
             if run.samples.timestamp is not None:
                 user = {"user": f"{arm} seed {seed}", "stage": "train", "arm": arm, "seed": seed}
