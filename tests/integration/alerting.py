@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import socket
 import threading
 import time
@@ -88,19 +89,29 @@ def wait_for(what: str, found: Callable[[], T], seconds: float = 60.0) -> T:
 
 def hastened(folder: Path, factor: int) -> Path:
     """A copy of monitoring/ in which every time of the rules and of Alertmanager's rhythm is a `factor`th."""
-    import shutil
-
     shutil.copytree(MONITORING, folder)
-    rules = (folder / "rules.yml").read_text()
-    pattern = re.compile(r"(?<=\[)\d+[smh](?=\])|(?<=for: )\d+[smh]")
-    seconds = {"s": 1, "m": 60, "h": 3600}
+    seconds = {"": 1, "s": 1, "m": 60, "h": 3600}
 
     def shorter(match: "re.Match[str]") -> str:
-        text = match.group()
-        return f"{max(1, int(text[:-1]) * seconds[text[-1]] // factor)}s"
+        number, unit = match.groups()
+        return f"{max(1, int(number) * seconds[unit] // factor)}{unit and 's'}"
 
-    (folder / "rules.yml").write_text(pattern.sub(shorter, rules))
+    rules = (folder / "rules.yml").read_text()
+    rules, changes = re.subn(r"(?:(?<=\[)|(?<=for: )|(?<=} > ))(\d+)([smh]?)\b", shorter, rules)
+    assert changes >= 10, "the rules' times are written otherwise"
+    (folder / "rules.yml").write_text(rules)
     alertmanager = yaml.safe_load((folder / "alertmanager.yml").read_text())
     alertmanager["route"] |= {"group_wait": "1s", "group_interval": "1s"}
     (folder / "alertmanager.yml").write_text(yaml.safe_dump(alertmanager))
     return folder
+
+
+def expressions(dashboard: Path) -> list[str]:
+    """All of a dashboard, annotations too, with its variables at `All`."""
+    content = json.loads(dashboard.read_text())
+    found = [target["expr"] for panel in content["panels"] for target in panel.get("targets", [])]
+    found += [one["expr"] for one in content["annotations"]["list"]]
+    variables = [variable["name"] for variable in content["templating"]["list"]]
+    for name in variables:
+        found = [text.replace(f"${name}", ".*") for text in found]
+    return [text.replace("$__rate_interval", "5s") for text in found]

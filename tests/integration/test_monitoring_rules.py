@@ -17,9 +17,11 @@ pytestmark = [
 
 RUN = {"experiment": "digits", "arm": "cnn", "seed": "3", "instance": "here:9910", "job": "assay"}
 CARD = RUN | {"gpu": "GPU-1"}
+BLOCK = {"experiment": "digits", "block": "1", "instance": "here:9910", "job": "assay"}
 HERE = {"instance": "here:9910", "job": "assay"}
 HEALTHY = {
     ("assay_run_state", "running"): "1x80",
+    ("assay_profile_block_state", "running"): "1x80",
     "assay_run_loss": "2.3-0.01x80",
     "assay_gpu_samples_total": "0+150x80",
     "assay_gpu_throttled_samples_total": "0+5x80",  # 3.3%: below the threshold
@@ -35,6 +37,8 @@ Values = dict[Any, str]
 def labels_of(metric: str) -> dict[str, str]:
     if metric.startswith("assay_gpu"):
         return CARD
+    if metric.startswith("assay_profile"):
+        return BLOCK
     return RUN if metric.startswith("assay_run") else HERE
 
 
@@ -93,8 +97,8 @@ TRIPS: dict[str, tuple[Values, str, str, str, dict[str, str], str]] = {
     "stalled": (
         changed({("assay_run_state", "stalled"): "_x20 1x60"}, without=(RUNNING,)),
         "AssayRunStalled",
-        "5m30s",
-        "7m",
+        "5m",
+        "6m",
         RUN,
         "digits/cnn, seed 3: nothing was logged for too long",
     ),
@@ -113,6 +117,22 @@ TRIPS: dict[str, tuple[Values, str, str, str, dict[str, str], str]] = {
         "6m",
         RUN | {"state": "out_of_memory"},
         "digits/cnn, seed 3: out_of_memory",
+    ),
+    "killed": (
+        changed({("assay_run_state", "killed"): "_x20 1x60"}, without=(RUNNING,)),
+        "AssayRunFailed",
+        "5m",
+        "6m",
+        RUN | {"state": "killed"},
+        "digits/cnn, seed 3: killed",
+    ),
+    "invalid": (
+        changed({("assay_profile_block_state", "invalid"): "_x20 1x60"}),
+        "AssayBlockBroken",
+        "5m",
+        "6m",
+        BLOCK | {"state": "invalid"},
+        "digits, profile block 1: invalid",
     ),
     "lost": (
         changed({"assay_gpu_lost": "0x20 1x60"}),
@@ -159,8 +179,8 @@ SILENT: dict[str, Values] = {
     "a healthy run": HEALTHY,
     "completed": changed({("assay_run_state", "completed"): "_x20 1x60", RUNNING: "1x20 stale"}),
     "interrupted": changed({("assay_run_state", "interrupted"): "_x20 1x60", RUNNING: "1x20 stale"}),
-    "stalled for less than a minute": changed(
-        {("assay_run_state", "stalled"): "_x20 1x3 stale", RUNNING: "1x20 stale _x3 1x50"}
+    "stalled for a moment": changed(
+        {("assay_run_state", "stalled"): "_x20 1 stale", RUNNING: "1x20 stale 1x50"}
     ),
     "a few throttled samples": changed({"assay_gpu_throttled_samples_total": "0x40 0+30x1 30x40"}),
     "no GPU": changed(

@@ -131,17 +131,9 @@ def command(plan: Plan, service: str) -> tuple[list[str], dict[str, str]]:
     if service == "exporter":
         source = str(Path(assay.__file__).parents[1])
         paths = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
-        options = ["--address", plan.address, "--port", str(plan.ports[service])]
-        words = [
-            sys.executable,
-            "-P",
-            "-m",
-            "assay.cli",
-            "exporter",
-            "--results",
-            str(plan.results),
-            *options,
-        ]
+        words = [sys.executable, "-P", "-m", "assay.cli", "exporter", "--results", str(plan.results)]
+        words += ["--address", plan.address, "--port", str(plan.ports[service])]
+        words += ["--silence", str(plan.silence)]
         return words, {"PYTHONPATH": paths}
     if service == "prometheus":
         options = [f"--config.file={configuration / 'prometheus.yml'}", f"--storage.tsdb.path={data}"]
