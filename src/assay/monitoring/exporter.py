@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import os
 import signal
 import sys
 import threading
@@ -45,6 +46,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Until somebody asks it to end. Raises: ValueError telling what is wrong."""
     _check(arguments)
+    os.umask(0o022)  # node_exporter is another user
     from prometheus_client import CollectorRegistry
 
     from assay.monitoring.metrics import Collector

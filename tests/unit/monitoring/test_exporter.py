@@ -262,7 +262,9 @@ def test_the_textfile_is_whole_renewed_and_gone_at_the_end(tmp_path):
     write_run(tmp_path / "results" / "digits", "cnn", 0, [1.0])
     (tmp_path / "collected").mkdir()
     file = tmp_path / "collected" / "assay.prom"
+    before = os.umask(0o077)
     exporter = run("--results", str(tmp_path / "results"), "--textfile", str(file), "--interval", "0.1")
+    os.umask(before)
     end = time.monotonic() + 20
     seen = set()
     while len(seen) < 3:
@@ -281,7 +283,11 @@ def test_the_textfile_is_whole_renewed_and_gone_at_the_end(tmp_path):
 
 def test_once_leaves_the_file(tmp_path):
     file = tmp_path / "assay.prom"
-    assert main(["exporter", "--results", str(tmp_path), "--textfile", str(file), "--once"]) == 0
+    before = os.umask(0o077)
+    try:
+        assert main(["exporter", "--results", str(tmp_path), "--textfile", str(file), "--once"]) == 0
+    finally:
+        os.umask(before)
     assert "assay_exporter_experiments 0.0" in file.read_text()
 
 
