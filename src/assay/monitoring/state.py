@@ -139,7 +139,7 @@ class Gpu:
     lost: str | None
     """When it stopped to answer."""
     samples: int = 0
-    """So far, of this sampler's file: those in which the reasons for lower clocks were told."""
+    """So far, as far as the sampler's file was read: those in which the reasons for lower clocks were told."""
     throttled_samples: int = 0
     """Of them, those with heat or a fault among the reasons."""
     reason_samples: Mapping[str, int] = field(default_factory=dict)
