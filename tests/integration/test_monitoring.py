@@ -69,7 +69,7 @@ class Broken(nn.Sequential):
 """
 EXPERIMENT: dict[str, Any] = deepcopy(TINY) | {
     "arms": {
-        "good": {"model": {"source": "builtin:mlp"}},
+        "good": {"model": {"source": "models:slow"}, "training": {"epochs": 6}},
         "wild": {"model": {"source": "builtin:mlp"}, "training": {"optimizer": {"learning_rate": 1e30}}},
         "slow": {"model": {"source": "models:slow"}, "training": {"epochs": 400}},
         "broken": {"model": {"source": "models:broken"}},
@@ -366,9 +366,10 @@ def test_node_exporter_collects_the_textfile_and_an_old_one_is_told(site: Site, 
 
 def test_a_disk_that_fills_is_told(site: Site, small_disk: Path) -> None:
     assert not site.receiver.of("AssayDiskFilling")
+    (small_disk / "ballast").write_bytes(bytes(100 * 2**20))  # 4% of which is room enough for what runs
     told = os.statvfs(small_disk)
     used = (told.f_blocks - told.f_bfree) * told.f_frsize
-    for size in (int(used * 1.03), 4 * 2**30):
+    for size in (int(used * 1.04), 4 * 2**30):
         subprocess.run(["mount", "-o", f"remount,size={size}", str(small_disk)], check=True)
         site.fired("AssayDiskFilling")
     wait_for("room again", lambda: site.receiver.of("AssayDiskFilling", "resolved", job="assay"))
