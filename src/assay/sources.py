@@ -13,7 +13,14 @@ STAGES: dict[str, tuple[str, ...]] = {
     "health": ("health", "image/verify.py"),
     "data": ("data",),
     "train": (*_BATCHES, "models", "training"),
-    "evaluate": (*_BATCHES, "models", "training/execution.py", "training/outcomes.py", "evaluation"),
+    "evaluate": (
+        *_BATCHES,
+        "models",
+        "training/execution.py",
+        "training/graphs.py",
+        "training/outcomes.py",
+        "evaluation",
+    ),
     "profile": (*_BATCHES, "models", "training", "profiling", "telemetry"),
     "trace": (
         *_BATCHES,

@@ -225,6 +225,8 @@ class _Reader:
         for name, arm in arms.items():
             if wrong := arm.unshared_batch:
                 self._add(self._place(("training", "batch_size"), ("arms", name)), *wrong)
+            if refused := arm.refused_execution:
+                self._add(self._place(("execution", refused[0]), ("arms", name)), *refused[1:])
         self._check_metrics(rest)
         self._check_image(rest.get("image"))
         if not isinstance(factors, list) or not all(isinstance(factor, str) for factor in factors):

@@ -167,6 +167,10 @@ class Execution(Section):
     tf32: bool = Field(default=False, description="Let fp32 matrix products use TF32 on GPUs.")
     channels_last: bool = Field(default=False, description="NHWC memory format for weights and images.")
     compile: bool = Field(default=False, description="`torch.compile` the model.")
+    cuda_graphs: bool = Field(
+        default=False,
+        description="Record the model's kernels once and replay them, on one GPU, without `training.accumulate`.",
+    )
     deterministic: bool = Field(
         default=True, description="Only deterministic algorithms: the same run gives the same bits."
     )
@@ -197,6 +201,25 @@ class Arm(Section):
     )
     training: Training = Field(default=Training(), description="How it is trained.")
     execution: Execution = Field(default=Execution(), description="How the arithmetic is done.")
+
+    @property
+    def refused_execution(self) -> tuple[str, str, str] | None:
+        """A setting of `execution` that cannot be honoured: its key, what is wrong, and what to write."""
+        execution = self.execution
+        if execution.device == "cpu":
+            for key, what in {"cuda_graphs": "CUDA graphs", "tf32": "TF32"}.items():
+                if getattr(execution, key):
+                    return key, f"{what} is for GPUs, and device is cpu", f"write `{key}: false`"
+        if execution.cuda_graphs and execution.processes > 1:
+            what = (
+                f"{execution.processes} processes train one run, and a recorded step does not wait for others"
+            )
+            return "cuda_graphs", what, "write `cuda_graphs: false`, or `devices: 1` and `nodes: 1`"
+        if execution.cuda_graphs and self.training.accumulate > 1:
+            # Gradients are returned in buffers that the next step writes over (pytorch/pytorch#181723).
+            what = f"a recorded step cannot add to the gradients of others ({self.training.accumulate} steps)"
+            return "cuda_graphs", what, "write `cuda_graphs: false`, or `training: {accumulate: 1}`"
+        return None
 
     @property
     def unshared_batch(self) -> tuple[str, str] | None:
@@ -284,6 +307,25 @@ class Gates(Section):
     )
 
 
+class LargestBatch(Section):
+    """The search for the largest batch that fits, at which throughput is measured too. Nothing is tried that is foretold
+    not to fit."""
+
+    enabled: bool = Field(default=True, description="Whether to search.")
+    memory: Fraction = Field(
+        default=0.8,
+        description="Share of the free memory (of a GPU, or of the job's bound on a CPU) that a batch may fill.",
+    )
+    seconds: float = Field(
+        default=10, gt=0, description="Time for the calls of the search, foretold from smaller batches."
+    )
+    gain: Annotated[float, Field(ge=0)] | None = Field(
+        default=0.05,
+        description="On a CPU, relative gain in throughput below which two doublings end the search; null: memory and "
+        "time alone do, as on a GPU.",
+    )
+
+
 class Profile(Section):
     """What each arm costs to run, measured apart from training."""
 
@@ -295,9 +337,22 @@ class Profile(Section):
         default=[1, 16, 64], min_length=1, description="Batch sizes for inference, ascending."
     )
     warmup_seconds: float = Field(default=0.2, ge=0, description="Time thrown away before each measurement.")
-    seconds: float = Field(default=0.5, gt=0, description="Measuring time per batch size.")
+    seconds: float = Field(default=0.5, gt=0, description="Measuring time per batch size, at most.")
+    min_seconds: float | None = Field(
+        default=None, ge=0, description="Measuring time per batch size, at least; null: half of `seconds`."
+    )
+    width: Annotated[float, Field(gt=0)] | None = Field(
+        default=0.05,
+        description="Sampling stops once the 95% interval of the median is so wide, relative to the median; null: it "
+        "takes all of `seconds`.",
+    )
     min_samples: int = Field(default=30, ge=5, description="Samples taken even if that needs longer.")
-    training_steps: int = Field(default=20, ge=0, description="Timed training steps per visit; 0: none.")
+    training_steps: int = Field(
+        default=20, ge=0, description="Timed training steps per visit at least; 0: none."
+    )
+    largest_batch: LargestBatch = Field(
+        default=LargestBatch(), description="Search for the largest batch that fits."
+    )
     idle_seconds: float = Field(
         default=2, ge=0, description="Time for which the idle GPU is sampled before a block; 0: not at all."
     )
@@ -307,8 +362,19 @@ class Profile(Section):
         description="Whether to trace each arm's kernels too, in a job of its own: no timing is taken there.",
     )
 
+    @property
+    def least_seconds(self) -> float:
+        """Measuring time per batch size, at least."""
+        if self.width is None:
+            return self.seconds
+        return self.seconds / 2 if self.min_seconds is None else self.min_seconds
+
     @model_validator(mode="after")
     def _ascending(self) -> "Profile":
+        if self.min_seconds is not None and self.min_seconds > self.seconds:
+            raise ValueError(
+                f"min_seconds ({self.min_seconds:g}) is above seconds ({self.seconds:g}): write at most as many"
+            )
         if sorted(set(self.batch_sizes)) != self.batch_sizes:
             raise ValueError(
                 f"batch_sizes: write them ascending and once each: {sorted(set(self.batch_sizes))}"

@@ -49,6 +49,7 @@ class Batches:
     mean, std: per channel in [0, 1] units. image_size: side to which images are resized, from the central
     square where the stored image is not square; None: as stored. resident: whether all images are kept on
     the device; None: on a GPU where they fit. rank, ranks: which share of each batch is made here, of how many.
+    `staged` says whether batches travel to the device one by one.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class Batches:
         self._channels_last = channels_last
         if resident is None:
             resident = self.device.type != "cuda" or _fits(split.images.nbytes, self.device)
-        self._staged = not resident
+        self.staged = not resident
         if resident:
             self._images = self._images.to(self.device)
         spread = torch.tensor([value or 1.0 for value in std], dtype=torch.float64)
@@ -93,9 +94,18 @@ class Batches:
         return self.count // self.batch_size
 
     def epoch(
-        self, seed: int, epoch: int, augmentation: Augmentation, *, classes: int, first_step: int = 0
+        self,
+        seed: int,
+        epoch: int,
+        augmentation: Augmentation,
+        *,
+        classes: int,
+        first_step: int = 0,
+        passed: Callable[[str], None] = lambda _: None,
     ) -> Iterator[Batch]:
         """One epoch in the run's own order, from `first_step` on; a last partial batch is dropped.
+
+        passed: called for each batch once it is `gathered`, and again once it is `transferred` to the device.
 
         Raises: ValueError for a batch that its processes cannot share evenly.
         """
@@ -109,7 +119,7 @@ class Batches:
             return draw(augmentation, self.batch_size, *self._stored, seed=seed, epoch=epoch, step=step)
 
         steps = range(first_step, self.steps_per_epoch)
-        return self._serve(steps, indices, drawn, augmentation.crop_padding, classes, rows)
+        return self._serve(steps, indices, drawn, augmentation.crop_padding, classes, rows, passed)
 
     def _rows(self, *, before: bool) -> Indices | None:
         """Which images of a batch are made here; None: all.
@@ -147,6 +157,7 @@ class Batches:
         padding: int,
         classes: int,
         rows: Indices | None,
+        passed: Callable[[str], None] = lambda _: None,
     ) -> Iterator[Batch]:
         def gather(step: int) -> tuple[Indices, Tensor]:
             chosen = indices(step)
@@ -157,7 +168,10 @@ class Batches:
             digest = draws.digest(chosen)
             if rows is not None:
                 chosen, draws = chosen[rows], draws.of(rows)
-            images = flip_and_crop(images.to(self.device, non_blocking=True), draws, padding)
+            passed("gathered")
+            images = images.to(self.device, non_blocking=True)
+            passed("transferred")
+            images = flip_and_crop(images, draws, padding)
             images = self._finish(images, draws)
             labels = self._labels.index_select(0, torch.from_numpy(chosen).to(self.device))
             targets = None
@@ -171,7 +185,7 @@ class Batches:
         self, gather: Callable[[int], tuple[Indices, Tensor]], steps: range
     ) -> Iterator[tuple[Indices, Tensor]]:
         """The gathered batches in order; where they must travel to the device, two are made in advance."""
-        if not self._staged:
+        if not self.staged:
             yield from map(gather, steps)
             return
         pending: deque[Future[tuple[Indices, Tensor]]] = deque()
@@ -189,7 +203,7 @@ class Batches:
     def _gather(self, indices: Indices) -> Tensor:
         """uint8 [B, H, W, C], on the device where the images are resident, else in pinned memory for it."""
         chosen = torch.from_numpy(indices).to(self._images.device)
-        if not self._staged:
+        if not self.staged:
             return self._images.index_select(0, chosen)
         shape = (len(indices), *self._images.shape[1:])
         pinned = torch.empty(shape, dtype=torch.uint8, pin_memory=self.device.type == "cuda")

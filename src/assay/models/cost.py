@@ -38,6 +38,12 @@ def count_parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
+def model_bytes(model: nn.Module) -> int:
+    """Bytes of the model's state as it would be saved: parameters and persistent buffers, tied ones once."""
+    state = {id(tensor): tensor for tensor in model.state_dict(keep_vars=True).values()}
+    return sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+
+
 def count_flops(model: nn.Module, input_shape: Sequence[int]) -> int | None:
     """Floating-point operations of one forward pass of one image, in evaluation mode.
 

@@ -26,7 +26,7 @@ from assay.isolation.supervisor import Bounds, Crossing, Watch, make_first_to_go
 from assay.models.sources import source_files
 from assay.profiling.exchange import Result
 from assay.profiling.gates import Gate, Visited, judge
-from assay.profiling.measured import metrics
+from assay.profiling.measured import metrics, wide
 from assay.profiling.order import visit_order
 from assay.profiling.settle import Idle, idle, settle
 from assay.records import Code, Record, Telemetry, canonical_json, now, sha256_file, sha256_text
@@ -39,6 +39,10 @@ _REPORTED_STEAL = 0.01
 """Share of a visit's time above which stolen time is worth a warning."""
 _REPORTED_CONTENTION = 0.1
 """Share of a visit's time above which its wait for a CPU is worth a warning."""
+
+
+_COMPILED = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")
+"""Where PyTorch keeps what it compiled."""
 
 
 @dataclass
@@ -57,7 +61,7 @@ class _Visit:
     settled_s: float | None
     """How long it waited for the GPU to cool down; null: there is none."""
 
-    def evidence(self) -> dict[str, Any]:
+    def evidence(self, profile: Profile) -> dict[str, Any]:
         result = self.result
         return {
             "position": self.position,
@@ -70,13 +74,8 @@ class _Visit:
             "after": self.after,
             "settled_s": self.settled_s,
             "telemetry": None if self.telemetry is None else self.telemetry.model_dump(mode="json"),
-            "cold_start_s": result.cold_start_s,
-            "inference_peak_memory_mb": result.inference_peak_memory_mb,
-            "peak_memory_mb": result.peak_memory_mb,
-            "inference_ms": {
-                str(size): one.summary.model_dump() for size, one in result.inference_ms.items()
-            },
-            "training_ms": None if result.training_ms is None else result.training_ms.summary.model_dump(),
+            "wide": wide(result, profile),
+            **result.told(),
         }
 
 
@@ -143,6 +142,7 @@ def profile_block(
         "data": str(data),
         "module_roots": [str(root) for root in module_roots],
         "telemetry_interval": telemetry,
+        "memory_mb": bounds.memory_mb,
     }
     attempts: list[_Attempt] = []
     with Evidence(output, bounds.memory_mb) as evidence:
@@ -196,6 +196,9 @@ def _attempt(
             mine = {"attempt": number, "before": position}
             settled = settle(files[name], resting.uuid, limit, profile.gates.settle_seconds, mine)
         request = {"arm": spec_of(arms[name]), "flops": not found.visits, "telemetry": str(files[name])}
+        request["largest"] = next(
+            (one.result.largest.size for one in found.visits if one.result.largest), None
+        )
         found.visits.append(_visit(shared | request | identity, watch(), resting, settled))
         visited.append(Visited(position, name, list(lines(files[name], identity))))
     attempt.gates = judge(visited, profile.gates) if watched else []
@@ -233,10 +236,10 @@ def _record(
             "idle": None if last.idle is None else asdict(last.idle),
             "gates": [gate.model_dump() for gate in last.gates],
             "rejected": [[gate.model_dump() for gate in one.tripped] for one in attempts[:-1]],
-            "visits": [visit.evidence() for visit in visits],
+            "visits": [visit.evidence(profile) for visit in visits],
         },
         attempts=len(attempts),
-        warnings=[*_warnings(visits, last.gates), *places.current().warnings],
+        warnings=[*_warnings(visits, last.gates, profile), *places.current().warnings],
     )
 
 
@@ -254,6 +257,8 @@ def _visit(request: dict[str, Any], watch: Watch, resting: Idle | None, settled:
     machine = Machine(os.getpid())
     with tempfile.TemporaryDirectory(prefix="assay-visit-") as folder:
         path = Path(folder) / "result.json"
+        # What one visit compiled, the next one is not to find: each starts cold.
+        environment |= {name: f"{folder}/{name}" for name in _COMPILED}
         started, before, launched = now(), machine.read(), time.monotonic()
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "assay.profiling.visit"],
@@ -329,8 +334,8 @@ def _ending(status: int) -> str:
     return f"the visit's process was ended by {name}{hint}"
 
 
-def _warnings(visits: Sequence[_Visit], gates: Sequence[Gate]) -> list[str]:
-    """What may have touched the timings from outside."""
+def _warnings(visits: Sequence[_Visit], gates: Sequence[Gate], profile: Profile) -> list[str]:
+    """What may have touched the timings from outside, and what they do not tell."""
 
     def growth(visit: _Visit, name: str) -> float:
         before, after = visit.before[name], visit.after[name]
@@ -339,8 +344,22 @@ def _warnings(visits: Sequence[_Visit], gates: Sequence[Gate]) -> list[str]:
     warnings = [
         text
         for visit in visits
-        for text in (*visit.result.telemetry_notes, *(visit.telemetry.warnings if visit.telemetry else []))
+        for text in (
+            *visit.result.telemetry_notes,
+            *visit.result.notes,
+            *(visit.telemetry.warnings if visit.telemetry else []),
+        )
     ]
+    warnings += [
+        f"a visit's process ended in {visit.result.unfinished}, which is not measured"
+        for visit in visits
+        if visit.result.outcome == "completed" and visit.result.unfinished
+    ]
+    if any(wide(visit.result, profile) for visit in visits):
+        warnings.append(
+            f"medians of some measurements are not known as well as profile.width ({profile.width}) asks after "
+            f"{profile.seconds:g} s; details.visits lists them (wide)"
+        )
     if any(growth(visit, "throttled_s") > 0 for visit in visits):
         warnings.append("the control group held CPU time back during a visit: timings may be too long")
     if any(growth(visit, "steal_s") > _REPORTED_STEAL * visit.seconds for visit in visits):

@@ -1,5 +1,6 @@
 """An arm as its cost is looked at: its model on its device, images of the training split, one inference."""
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -36,22 +37,26 @@ class Subject:
 
     def batch(self, size: int) -> tuple[Tensor, Tensor]:
         """Images [size, C, H, W] and labels [size] of the training split, repeated where it is smaller."""
-        batches = Batches(
-            self.store.split("train"),
-            batch_size=size,
-            device=self.device,
-            mean=self.store.manifest.mean,
-            std=self.store.manifest.std,
-            image_size=self.arm.model.image_size,
-            channels_last=self.arm.execution.channels_last,
-            resident=self.device.type != "cuda",
-        )
+        batches = self.batches(size, resident=self.device.type != "cuda")
         classes = len(self.store.manifest.classes)
         batch = next(batches.epoch(SEED, 0, Augmentation(), classes=classes))
         if len(batch.labels) == size:
             return batch.images, batch.labels
         chosen = torch.arange(size, device=self.device) % len(batch.labels)
         return batch.images[chosen].contiguous(memory_format=self.layout), batch.labels[chosen]
+
+    def batches(self, size: int | None = None, *, resident: bool | None = None) -> Batches:
+        """Batches of the training split as a training has them. size: None: the arm's."""
+        return Batches(
+            self.store.split("train"),
+            batch_size=size or self.arm.training.batch_size,
+            device=self.device,
+            mean=self.store.manifest.mean,
+            std=self.store.manifest.std,
+            image_size=self.arm.model.image_size,
+            channels_last=self.arm.execution.channels_last,
+            resident=resident,
+        )
 
     def inference(self, images: Tensor) -> Callable[[], Tensor]:
         """A call that gives the scores of `images` [batch, C, H, W]."""
@@ -62,6 +67,14 @@ class Subject:
             return scores
 
         return call
+
+    def seconds(self, call: Callable[[], object]) -> float:
+        """Of one call as whoever made it waits for it, by the clock of the wall."""
+        self.synchronise()
+        before = time.perf_counter()
+        call()
+        self.synchronise()
+        return time.perf_counter() - before
 
     def synchronise(self) -> None:
         if self.device.type == "cuda":

@@ -1,4 +1,4 @@
-"""How the arithmetic is done: device, precision, determinism, memory format, compilation."""
+"""How the arithmetic is done: device, precision, determinism, memory format, compilation, CUDA graphs."""
 
 import os
 import shutil
@@ -10,6 +10,7 @@ from torch import nn
 
 from assay.config.schema import Execution
 from assay.environment import select_device
+from assay.training.graphs import Recorded
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -17,11 +18,12 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 def apply(settings: Execution) -> torch.device:
     """Set the process up as the arm asks; returns its device. To be called before anything is computed.
 
-    Raises: ValueError for a device that is not there.
+    Raises: ValueError for a device that is not there, or that cannot do what the arm asks.
     """
     if settings.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     device = select_device(settings.device)
+    _refuse(settings, device)
     torch.set_num_threads(settings.threads)
     torch.use_deterministic_algorithms(settings.deterministic)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
@@ -32,11 +34,30 @@ def apply(settings: Execution) -> torch.device:
     return device
 
 
+def _refuse(settings: Execution, device: torch.device) -> None:
+    """Raises: ValueError naming the setting that this device cannot honour."""
+    if device.type == "cpu":
+        for key, what in {"cuda_graphs": "CUDA graphs are", "tf32": "TF32 is"}.items():
+            if getattr(settings, key):
+                raise ValueError(
+                    f"execution.{key}: {what} for GPUs, and this runs on the CPU; "
+                    f"write `{key}: false`, or run where a GPU is"
+                )
+    elif settings.tf32 and torch.cuda.get_device_capability(device) < (8, 0):
+        raise ValueError(
+            f"execution.tf32: {torch.cuda.get_device_name(device)} has no TF32 (compute capability 8.0 and above do); "
+            "write `tf32: false`"
+        )
+
+
 def autocast(settings: Execution, device: torch.device) -> AbstractContextManager[object]:
     """Automatic mixed precision for bf16 and fp16; nothing for fp32."""
     if settings.precision == "fp32":
         return nullcontext()
-    return torch.autocast(device.type, dtype=DTYPES[settings.precision])
+    # What is cached outside a recording would not be computed anew when it is replayed.
+    return torch.autocast(
+        device.type, dtype=DTYPES[settings.precision], cache_enabled=not settings.cuda_graphs
+    )
 
 
 def place(model: nn.Module, settings: Execution, device: torch.device) -> nn.Module:
@@ -46,15 +67,15 @@ def place(model: nn.Module, settings: Execution, device: torch.device) -> nn.Mod
 
 
 def compiled(model: nn.Module, settings: Execution, device: torch.device) -> nn.Module:
-    """The model as it is called: compiled where the arm asks. It shares its weights with `model`.
+    """The model as it is called: compiled or recorded where the arm asks. It shares its weights with `model`.
 
     Raises: ValueError where PyTorch would find no compiler.
     """
     if not settings.compile:
-        return model
+        return Recorded(model) if settings.cuda_graphs else model
     if device.type == "cpu" and not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
         raise ValueError(
             "execution.compile: torch.compile needs a C++ compiler on CPUs and found none; "
             "install g++ or write `compile: false`"
         )
-    return cast(nn.Module, torch.compile(model))
+    return cast(nn.Module, torch.compile(model, mode="reduce-overhead" if settings.cuda_graphs else None))

@@ -98,6 +98,23 @@ def test_another_model_takes_no_options_along() -> None:
                 "write `batch_size: 24` or `batch_size: 32`",
             ],
         ),
+        (
+            {"execution": {"device": "cpu", "tf32": True}},
+            ["execution.tf32", "device is cpu", "`tf32: false`"],
+        ),
+        (
+            {"execution": {"device": "cpu", "cuda_graphs": True}},
+            ["execution.cuda_graphs", "device is cpu", "write `cuda_graphs: false`"],
+        ),
+        (
+            {"execution": {"devices": 2, "cuda_graphs": True}, "training": {"batch_size": 64}},
+            ["execution.cuda_graphs", "2 processes train one run", "`devices: 1` and `nodes: 1`"],
+        ),
+        (
+            {"execution": {"cuda_graphs": True}, "training": {"accumulate": 4}},
+            ["execution.cuda_graphs", "(4 steps)", "`training: {accumulate: 1}`"],
+        ),
+        ({"profile": {"min_seconds": 2, "seconds": 1}}, ["profile", "min_seconds (2) is above seconds (1)"]),
         ({"execution": {"devices": 0}}, ["execution.devices", "0", "greater than or equal to 1"]),
         ({"training": {"schedule": {"name": "cosin"}}}, ["training.schedule.name", "did you mean `cosine`?"]),
         ({"data": {"sorce": "digits"}}, ["data.sorce", "did you mean `source`?"]),

@@ -1,0 +1,69 @@
+"""How the arithmetic is done: honoured, or refused with a reason."""
+
+import pytest
+import torch
+from torch import nn
+
+from assay.config.schema import Execution
+from assay.training.execution import apply, autocast, compiled
+from assay.training.graphs import Recorded, _refusal, _undisturbed
+
+CPU = torch.device("cpu")
+needs_no_gpu = pytest.mark.skipif(
+    torch.cuda.is_available(), reason="there is a GPU, which takes these settings"
+)
+
+
+@needs_no_gpu
+@pytest.mark.parametrize("device", ["auto", "cpu"])
+@pytest.mark.parametrize("key", ["cuda_graphs", "tf32"])
+def test_what_a_cpu_cannot_do_is_refused_and_not_ignored(key, device) -> None:
+    """An arm that asked for it would be measured without, under its name."""
+    with pytest.raises(ValueError, match=rf"execution\.{key}: .* runs on the CPU; write `{key}: false`"):
+        apply(Execution.model_validate({"device": device, key: True}))
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_a_precision_is_that_of_the_products(precision) -> None:
+    settings = Execution(precision=precision)
+    with autocast(settings, CPU):
+        scores = nn.Linear(4, 2)(torch.ones(1, 4))
+    assert scores.dtype == {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+
+def test_casts_are_not_kept_from_one_step_to_the_next_where_kernels_are_recorded() -> None:
+    for graphs in (False, True):
+        with autocast(Execution(precision="bf16", cuda_graphs=graphs), CPU):
+            assert torch.is_autocast_cache_enabled() != graphs
+
+
+def test_a_recorded_model_shares_weights_and_mode() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    recorded = compiled(model, Execution(cuda_graphs=True), torch.device("cuda", 0))
+    assert isinstance(recorded, Recorded)
+    assert {id(one) for one in recorded.parameters()} == {id(one) for one in model.parameters()}
+    recorded.eval()
+    assert not model.training
+    assert compiled(model, Execution(), CPU) is model
+
+
+def test_recording_leaves_the_statistics_of_batch_norm_as_they_were_and_where_they_were() -> None:
+    """Its warm-up passes would otherwise count as steps of the training."""
+    norm = nn.BatchNorm1d(3)
+    before = {name: value.clone() for name, value in norm.state_dict().items()}
+    places = [buffer.data_ptr() for buffer in norm.buffers()]
+    with _undisturbed(norm):
+        norm(torch.randn(8, 3))
+        assert int(norm.num_batches_tracked) == 1
+    assert all(torch.equal(value, before[name]) for name, value in norm.state_dict().items())
+    assert [buffer.data_ptr() for buffer in norm.buffers()] == places
+
+
+def test_a_model_that_cannot_be_recorded_is_refused_by_name_of_the_setting() -> None:
+    with (
+        pytest.raises(ValueError, match=r"execution\.cuda_graphs: .*not permitted.*`cuda_graphs: false`"),
+        _refusal(),
+    ):
+        raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nmore")
+    with pytest.raises(torch.OutOfMemoryError), _refusal():
+        raise torch.OutOfMemoryError("CUDA out of memory")
