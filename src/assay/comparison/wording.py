@@ -29,6 +29,16 @@ PHRASES: dict[str, tuple[str, str]] = {
     "latency_ms": ("answers more slowly than", "answers faster than"),
     "throughput": ("handles more samples a second than", "handles fewer samples a second than"),
     "training_throughput": ("trains faster than", "trains more slowly than"),
+    "loaded_training_throughput": (
+        "trains faster, its data loaded, than",
+        "trains more slowly, its data loaded, than",
+    ),
+    "largest_batch_throughput": (
+        "handles more samples a second at its largest batch than",
+        "handles fewer samples a second at its largest batch than",
+    ),
+    "cold_start_s": ("takes longer to its first prediction than", "is sooner at its first prediction than"),
+    "model_size_mb": ("is larger than", "is smaller than"),
     "peak_memory_mb": ("needs more memory than", "needs less memory than"),
     "parameters": ("has more parameters than", "has fewer parameters than"),
     "flops": ("needs more FLOPs than", "needs fewer FLOPs than"),

@@ -46,8 +46,45 @@ METRICS: dict[str, Metric] = {
         Metric("latency_ms", "latency, smallest batch", "ms", "lower", "block", "ratio"),
         Metric("throughput", "inference throughput, largest batch", "samples/s", "higher", "block", "ratio"),
         Metric("training_throughput", "training throughput", "samples/s", "higher", "block", "ratio"),
+        Metric(
+            "loaded_training_throughput",
+            "training throughput, with data loading",
+            "samples/s",
+            "higher",
+            "block",
+            "ratio",
+        ),
+        Metric(
+            "largest_batch_throughput",
+            "inference throughput, largest batch that fits",
+            "samples/s",
+            "higher",
+            "block",
+            "ratio",
+        ),
+        Metric("cold_start_s", "cold start", "s", "lower", "block", "ratio"),
         Metric("peak_memory_mb", "peak memory", "MiB", "lower", "block", "ratio"),
+        Metric("model_size_mb", "model size", "MiB", "lower", "exact", "ratio"),
         Metric("parameters", "parameters", "count", "lower", "exact", "ratio"),
         Metric("flops", "FLOPs per sample, forward", "FLOP", "lower", "exact", "ratio"),
     )
 }
+
+DESCRIPTIVE: dict[str, tuple[str, str]] = {
+    "largest_batch": ("largest batch that fits", "count"),
+    "training_step_ms": ("training step, with data loading", "ms"),
+    "training_wait_ms": ("waiting for data", "ms"),
+    "training_transfer_ms": ("transfer to the device", "ms"),
+    "training_augment_ms": ("augmentation", "ms"),
+    "training_forward_ms": ("forward", "ms"),
+    "training_backward_ms": ("backward", "ms"),
+    "training_optimizer_ms": ("optimiser", "ms"),
+    "reserved_memory_mb": ("GPU memory reserved by PyTorch", "MiB"),
+    "gpu_memory_mb": ("GPU memory of the process, as the driver tells it", "MiB"),
+    "flops_utilization": ("FLOPs utilisation, inference", "fraction"),
+    "training_flops_utilization": ("FLOPs utilisation, training", "fraction"),
+    "start_s": ("of the cold start: model on the device", "s"),
+    "first_call_s": ("of the cold start: first prediction", "s"),
+    "compile_s": ("compilation", "s"),
+}
+"""Quantities of a profile that are shown and never judged: title and unit. They belong to no family of tests."""

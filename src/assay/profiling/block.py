@@ -61,6 +61,15 @@ class _Visit:
     settled_s: float | None
     """How long it waited for the GPU to cool down; null: there is none."""
 
+    @property
+    def gpu_memory_mb(self) -> float | None:
+        """Of its process at most, as the driver told it; null: it did not."""
+        gpus = [] if self.telemetry is None else self.telemetry.gpus
+        return max(
+            (gpu.series["own_memory_mb"].maximum for gpu in gpus if "own_memory_mb" in gpu.series),
+            default=None,
+        )
+
     def evidence(self, profile: Profile) -> dict[str, Any]:
         result = self.result
         return {
@@ -229,7 +238,13 @@ def _record(
         spec_sha256=sha256_text(canonical_json(spec)),
         code=origin,
         environment=environment or capture(threads=arm.execution.threads, device=None),
-        metrics=metrics([v.result for v in visits], arm, profile, completed=outcome == "completed"),
+        metrics=metrics(
+            [visit.result for visit in visits],
+            arm,
+            profile,
+            completed=outcome == "completed",
+            gpu_memory_mb=[visit.gpu_memory_mb for visit in visits],
+        ),
         details={
             "order": order,
             "profile": profile.model_dump(mode="json", exclude={"enabled", "blocks", "traces"}),

@@ -15,11 +15,19 @@ by the activations (Chowdhery et al. 2022, "PaLM", appendix B)."""
 
 
 def metrics(
-    results: Sequence[Result], arm: Arm, profile: Profile, *, completed: bool
+    results: Sequence[Result],
+    arm: Arm,
+    profile: Profile,
+    *,
+    completed: bool,
+    gpu_memory_mb: Sequence[float | None] = (),
 ) -> dict[str, Measurement]:
-    """Medians of the visits' medians; raw samples in the order of the visits. All null unless all completed."""
+    """Medians of the visits' medians; raw samples in the order of the visits. All null unless all completed.
+
+    gpu_memory_mb: of each visit, what the driver told of its process at most.
+    """
     if not completed:
-        results = ()
+        results, gpu_memory_mb = (), ()
     sizes = profile.batch_sizes
     found: dict[str, Measurement] = {}
     for size in sizes:
@@ -37,6 +45,7 @@ def metrics(
         "training_throughput": training,
         "peak_memory_mb": _per_visit("MiB", [result.peak_memory_mb for result in results]),
         "reserved_memory_mb": _per_visit("MiB", [result.reserved_memory_mb for result in results]),
+        "gpu_memory_mb": _per_visit("MiB", gpu_memory_mb),
         "model_size_mb": Measurement(unit="MiB", value=first.model_size_mb),
         "parameters": Measurement(unit="count", value=first.parameters),
         "flops": Measurement(unit="FLOP", value=first.flops),

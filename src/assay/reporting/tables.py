@@ -4,7 +4,7 @@ from typing import Any
 
 from assay.comparison.model import Contrast, MetricResult
 from assay.comparison.target import NOT_REACHED
-from assay.config.metrics import METRICS
+from assay.config.metrics import DESCRIPTIVE, METRICS
 from assay.config.schema import spec_of
 from assay.reporting import kernels, samples, telemetry
 from assay.reporting.numbers import (
@@ -156,14 +156,30 @@ def costs(results: Results) -> Table:
     return Table("costs", "What it costs", columns, rows if data else [], data)
 
 
+_COSTS = (
+    *("largest_batch", "largest_batch_throughput", "flops_utilization"),
+    *("training_throughput", "loaded_training_throughput", "training_step_ms", "training_wait_ms"),
+    *("training_transfer_ms", "training_augment_ms", "training_forward_ms", "training_backward_ms"),
+    *("training_optimizer_ms", "training_flops_utilization"),
+    *("peak_memory_mb", "reserved_memory_mb", "gpu_memory_mb", "model_size_mb", "parameters", "flops"),
+    *("cold_start_s", "start_s", "first_call_s", "compile_s"),
+)
+"""After those by batch size, in the order of the table; a row without any value is left out."""
+
+
 def _wanted_costs(results: Results) -> list[tuple[str, str, str]]:
     """Name, title and unit."""
     sizes = results.experiment.profile.batch_sizes
     wanted = [(f"latency_ms@{size}", f"Latency, batch {size}", "ms") for size in sizes]
+    wanted += [
+        (f"latency_p{p}_ms@{sizes[0]}", f"Latency, batch {sizes[0]}, {p}th percentile", "ms")
+        for p in (90, 95, 99)
+    ]
     wanted.append((f"throughput@{sizes[-1]}", f"Throughput, batch {sizes[-1]}", "samples/s"))
-    for name in ("training_throughput", "peak_memory_mb", "parameters", "flops"):
-        title = METRICS[name].title
-        wanted.append((name, title[:1].upper() + title[1:], METRICS[name].unit))
+    for name in _COSTS:
+        judged = METRICS.get(name)
+        title, unit = DESCRIPTIVE[name] if judged is None else (judged.title, judged.unit)
+        wanted.append((name, title[:1].upper() + title[1:], unit))
     return [*wanted, ("train_seconds", "Training time per run", "s")]
 
 
@@ -279,7 +295,14 @@ def _run_data(run: Run, folder: str, values: dict[str, float | None]) -> dict[st
 
 def blocks(results: Results) -> Table:
     """Every visit of an arm in a profile block."""
-    names = list(dict.fromkeys(name for visit in results.visits for name in visit.metrics if "@" in name))
+    names = list(
+        dict.fromkeys(
+            name
+            for visit in results.visits
+            for name in visit.metrics
+            if name.startswith(("latency_ms@", "throughput@"))
+        )
+    )
     units = {"latency_ms": "ms", "throughput": "samples/s"}
     columns = [Column("Block", "number"), Column("Arm"), Column("Outcome", "badge")]
     columns += [

@@ -134,7 +134,7 @@ def block(folder, tmp_path_factory):
 
 NOT_MEASURED = (
     *("training_", "loaded_training", "largest_batch"),
-    *("reserved_memory_mb", "flops_utilization", "compile_s"),
+    *("reserved_memory_mb", "gpu_memory_mb", "flops_utilization", "compile_s"),
 )
 """Without training steps and search, on a CPU, eagerly."""
 
