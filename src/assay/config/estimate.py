@@ -53,7 +53,9 @@ def estimate(experiment: Experiment, results: Path) -> Estimate:
 
 def _visit_seconds(profile: Profile) -> float:
     measured = len(profile.batch_sizes) * (profile.seconds + profile.warmup_seconds)
-    return VISIT_START_SECONDS + measured + (profile.seconds if profile.training_steps else 0)
+    training = 2 * profile.seconds if profile.training_steps else 0
+    largest = 2 * profile.seconds if profile.largest_batch.enabled else 0
+    return VISIT_START_SECONDS + measured + training + largest
 
 
 def _seconds_an_epoch(folder: Path) -> float | None:

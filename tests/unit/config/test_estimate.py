@@ -8,7 +8,7 @@ import pytest
 from assay.config.document import ROOT
 from assay.config.estimate import VISIT_START_SECONDS, estimate
 from assay.config.load import load
-from assay.config.schema import Experiment
+from assay.config.schema import Experiment, LargestBatch
 from assay.records import Code, Environment, Measurement, Outcome, Record
 
 
@@ -69,6 +69,7 @@ def test_profile_time_follows_its_settings(experiment: Experiment, tmp_path: Pat
             "seconds": 1.0,
             "warmup_seconds": 0.5,
             "training_steps": 0,
+            "largest_batch": LargestBatch(enabled=False),
         }
     )
     plan = estimate(experiment.model_copy(update={"profile": profile}), tmp_path)

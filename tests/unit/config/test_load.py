@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from assay.config.load import ConfigError, from_mapping, load
+from assay.config.metrics import DESCRIPTIVE, METRICS
 from assay.config.schema import Experiment
 
 GOOD: dict[str, Any] = {
@@ -302,3 +303,16 @@ def test_whatever_stands_in_a_file_gives_an_experiment_or_its_mistakes(
         assert str(error)
     else:
         assert Experiment.model_validate(resolved.model_dump(mode="json")) == resolved
+
+
+@pytest.mark.parametrize("name", list(DESCRIPTIVE))
+def test_what_only_describes_is_never_judged(name: str) -> None:
+    """Each judged metric shares the level of its family with the others."""
+    assert name not in METRICS
+    assert any("unknown metric" in line for line in errors(metrics=["accuracy", name]))
+
+
+@pytest.mark.parametrize("name", ["loaded_training_throughput", "largest_batch_throughput", "cold_start_s"])
+def test_other_costs_are_judged_where_the_file_says_so(name: str) -> None:
+    assert [metric.name for metric in experiment(metrics=["accuracy", name]).metrics] == ["accuracy", name]
+    assert name not in [metric.name for metric in experiment().metrics]

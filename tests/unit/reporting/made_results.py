@@ -232,6 +232,10 @@ class Made:
             "parameters": Measurement(unit="count", value=made["parameters"]),
             "flops": Measurement(unit="FLOP", value=made["flops"]),
             "cold_start_s": Measurement(unit="s", value=0.4),
+            "training_wait_ms": Measurement(unit="ms", value=0.25),
+            "training_transfer_ms": Measurement(unit="ms", value=None),
+            "flops_utilization": Measurement(unit="fraction", value=None),
+            "reserved_memory_mb": Measurement(unit="MiB", value=None),
         }
         metrics |= {f"latency_ms@{size}": _timed("ms", value, generator) for size, value in latency.items()}
         metrics |= {

@@ -296,3 +296,12 @@ def test_a_run_that_missed_the_target_says_so(tmp_path: Path) -> None:
     assert {arm for arm, _ in missed} == {"mlp"} and len(missed) >= 1
     assert "(target not reached)" in page.words
     assert "nan" not in text.lower().replace("nano", "")
+
+
+def test_costs_that_were_not_measured_have_no_row_and_those_that_were_have_one(made: Path) -> None:
+    """A machine without a GPU gets no lines full of zeros about one."""
+    costs = next(table for table in tables(load(made)) if table.name == "costs")
+    titles = {row[0] for row in costs.rows}
+    assert {"Waiting for data", "Cold start", "Peak memory"} <= titles
+    assert not any("GPU" in title or "tilisation" in title or "ransfer" in title for title in titles)
+    assert all(any(cell not in {"–", "0", ""} for cell in row[1:]) for row in costs.rows)
