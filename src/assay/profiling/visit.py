@@ -97,11 +97,11 @@ class _Visit:
             self.result.inference_peak_memory_mb = self.result.peak_memory_mb = self.memory.read()
             if self.profile.training_steps:
                 self._measure_training()
-            self._count()
-            if self.profile.largest_batch.enabled:
-                del inputs, first, images
-                self._measure_largest()
         self.result.telemetry_notes = self.sampler.notes
+        self._count()
+        if self.profile.largest_batch.enabled:
+            del inputs, first, images
+            self._measure_largest()
 
     def _note_first(self, seconds: float, median_ms: float) -> None:
         if self.arm.execution.compile or self.arm.execution.cuda_graphs:
@@ -149,11 +149,13 @@ class _Visit:
             self.result.peak_flops, self.result.peak_source = known
 
     def _measure_largest(self) -> None:
-        """Last, and after all else was written: a system that kills what asks for memory takes nothing else along."""
+        """Last, and after all else was written: a system that kills what asks for memory takes nothing else along.
+
+        Without telemetry: only the first visit of an arm searches, and is to be judged by what it has in common with others.
+        """
         self.result.unfinished = "the search for the largest batch"
         _write(self.request, self.result)
         self.subject.model.eval()
-        self.sampler.mark("before", measurement="largest batch")
         try:
             self.result.largest = measure_largest(
                 self.subject,
@@ -164,7 +166,6 @@ class _Visit:
             )
         except Exception as error:  # the model may not take such a batch at all
             self.result.notes.append(f"largest batch: not measured: {_told(error)}")
-        self.sampler.mark("after", measurement="largest batch")
         self.result.unfinished = None
 
 
