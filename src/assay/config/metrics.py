@@ -56,7 +56,7 @@ METRICS: dict[str, Metric] = {
         ),
         Metric(
             "largest_batch_throughput",
-            "inference throughput, largest batch that fits",
+            "inference throughput, largest batch tried that fits",
             "samples/s",
             "higher",
             "block",
@@ -71,7 +71,7 @@ METRICS: dict[str, Metric] = {
 }
 
 DESCRIPTIVE: dict[str, tuple[str, str]] = {
-    "largest_batch": ("largest batch that fits", "count"),
+    "largest_batch": ("largest batch tried that fits", "count"),
     "training_step_ms": ("training step, with data loading", "ms"),
     "training_wait_ms": ("waiting for data", "ms"),
     "training_transfer_ms": ("transfer to the device", "ms"),

@@ -185,7 +185,10 @@ def _wanted_costs(results: Results) -> list[tuple[str, str, str]]:
 
 def _cost(results: Results, arm: str, name: str) -> samples.Spread | None:
     if name != "train_seconds":
-        return samples.over_blocks(results, arm, name)
+        found = samples.over_blocks(results, arm, name)
+        visits = sum(visit.arm == arm and visit.outcome == "completed" for visit in results.visits)
+        # Blocks with enough samples for a percentile are those in which the machine was quick.
+        return None if found is not None and name.startswith("latency_p") and found.count < visits else found
     seconds = [run.seconds for run in results.runs if run.arm == arm and run.seconds is not None]
     return samples.median_spread(seconds, results.comparison.confidence) if seconds else None
 

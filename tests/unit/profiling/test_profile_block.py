@@ -85,6 +85,14 @@ def at_most_64(scores):
         raise RuntimeError("at most 64 images")
     return scores
 
+def killed(scores):
+    if len(scores) > 64:
+        os.kill(os.getpid(), 9)
+    return scores
+
+def dying(num_classes):
+    return Net(num_classes, killed)
+
 def picky(num_classes):
     return Net(num_classes, at_most_64)
 """
@@ -231,8 +239,8 @@ BOUND_MB = 1400
 
 @pytest.fixture(scope="module")
 def searched(folder, tmp_path_factory):
-    """Under a bound on memory that a supervisor holds: three arms in search of their largest batch."""
-    sources = {name: f"own_nets:{name}" for name in ("jumping", "growing", "picky")}
+    """Under a bound on memory that a supervisor holds: four arms in search of their largest batch."""
+    sources = {name: f"own_nets:{name}" for name in ("jumping", "growing", "picky", "dying")}
     output = tmp_path_factory.mktemp("searched")
     largest = {"enabled": True, "gain": None, "seconds": 60}
     options = {"batch_sizes": [1, 8], "largest_batch": largest, "seconds": 0.02, "width": 1e-6}
@@ -263,6 +271,16 @@ def test_a_model_that_takes_no_larger_batch_keeps_its_other_numbers(searched):
     assert record.metrics["largest_batch"].value is None
     assert record.metrics["throughput"].value > 0
     assert any("at most 64 images" in text for text in record.warnings)
+
+
+@pytest.mark.xdist_group("searched")
+def test_a_search_that_ends_the_process_takes_nothing_else_along(searched):
+    """As a kernel does that runs out of memory."""
+    record = searched["dying"]
+    assert record.outcome == "completed"
+    assert record.metrics["largest_batch"].value is None
+    assert record.metrics["latency_ms"].value > 0 and record.metrics["parameters"].value == 650
+    assert any("ended in the search for the largest batch" in text for text in record.warnings)
 
 
 @pytest.mark.xdist_group("searched")
