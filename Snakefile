@@ -22,6 +22,7 @@ include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/profile.smk"
 include: "workflow/rules/trace.smk"
+include: "workflow/rules/noise.smk"
 include: "workflow/rules/compare.smk"
 include: "workflow/rules/report.smk"
 

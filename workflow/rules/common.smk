@@ -12,6 +12,7 @@ from functools import cache
 from snakemake.exceptions import WorkflowError
 
 from assay.config.load import ConfigError, load
+from assay.config.repeated import repeated, second_self
 from assay.config.resolve import warnings as experiment_warnings
 from assay.config.schema import NAME_PATTERN
 from assay.data.listing import listing_sha256
@@ -34,6 +35,8 @@ if workflow.is_main_process and not workflow.dryrun:
     for message in experiment_warnings(EXPERIMENT):
         logger.warning(f"{EXPERIMENT_FILE}: {message}")
 
+REPEATED = repeated(EXPERIMENT)
+"""Of the noise floor: one arm under two names."""
 MODEL_SOURCES = [arm.model.source for arm in EXPERIMENT.arms.values()]
 MODULE_ROOTS = list(dict.fromkeys([os.path.relpath(Path(EXPERIMENT_FILE).parent), "."]))
 session = Session()
@@ -63,6 +66,24 @@ def trace_targets(pattern):
     return expand(pattern, experiment=EXPERIMENT.name, arm=arms)
 
 
+def noise_records():
+    """What the noise floor is found from; the first training of the arm is the experiment's own."""
+    folder, (arm, again) = f"results/{EXPERIMENT.name}", second_self(EXPERIMENT)
+    blocks = range(REPEATED.profile.blocks) if REPEATED.profile.enabled else ()
+    return [
+        *expand(f"{folder}/runs/{arm}/seed-{{seed}}/evaluate/record.json", seed=REPEATED.seeds),
+        *expand(f"{folder}/noise/runs/{again}/seed-{{seed}}/evaluate/record.json", seed=REPEATED.seeds),
+        *expand(
+            f"{folder}/noise/profile/block-{{block}}/{{arm}}/record.json", block=blocks, arm=REPEATED.arms
+        ),
+    ]
+
+
+def noise_floor():
+    """Of an experiment that asks for one."""
+    return [f"results/{EXPERIMENT.name}/noise/floor.json"] if EXPERIMENT.noise.enabled else []
+
+
 @cache
 def user_sources(source):
     """The user's own modules behind a model or data source: editing one reruns what uses it."""
@@ -76,7 +97,7 @@ def user_sources(source):
 
 def by_arm(function):
     """What the jobs of an arm get. A value that all arms share is a constant: Snakemake asks for others job by job."""
-    values = {name: function(arm) for name, arm in EXPERIMENT.arms.items()}
+    values = {name: function(arm) for name, arm in (EXPERIMENT.arms | REPEATED.arms).items()}
     first = values[EXPERIMENT.baseline]
     return (
         first if all(value == first for value in values.values()) else lambda wildcards: values[wildcards.arm]
@@ -94,10 +115,10 @@ def costly_settings(arm):
     return settings
 
 
-def profile_settings():
+def profile_settings(experiment):
     """What a profile depends on."""
-    arms = {name: costly_settings(arm) for name, arm in EXPERIMENT.arms.items()}
-    profile = EXPERIMENT.profile.model_dump(mode="json", exclude={"enabled", "blocks", "traces"})
+    arms = {name: costly_settings(arm) for name, arm in experiment.arms.items()}
+    profile = experiment.profile.model_dump(mode="json", exclude={"enabled", "blocks", "traces"})
     return {"arms": arms, "profile": profile}
 
 

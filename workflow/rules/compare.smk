@@ -25,6 +25,7 @@ rule compare:
         needs_image(),
         run_targets("results/{experiment}/runs/{arm}/seed-{seed}/evaluate/record.json"),
         profile_targets("results/{experiment}/profile/block-{block}/{arm}/record.json"),
+        noise_floor(),
         experiment="results/{experiment}/experiment.yaml",
     output:
         comparison="results/{experiment}/comparison/comparison.json",

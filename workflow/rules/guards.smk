@@ -53,6 +53,8 @@ def lost_files():
     ]
     made += profile_targets("results/{experiment}/profile/block-{block}/{arm}/record.json")
     made += trace_targets("results/{experiment}/trace/{arm}/record.json")
+    if EXPERIMENT.noise.enabled:
+        made += [*noise_floor(), *noise_records()]
     return [path for path in made if not os.path.exists(path)]
 
 

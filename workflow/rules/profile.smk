@@ -20,7 +20,10 @@ rule profile:
         processes=PROCESSES,
         at_memory_bound=AT_MEMORY_BOUND,
     params:
-        stage=stage_params("profile", settings=profile_settings(), module_root=module_roots(*MODEL_SOURCES)),
+        stage=stage_params(
+            "profile", settings=profile_settings(EXPERIMENT), module_root=module_roots(*MODEL_SOURCES)
+        ),
+        folder=subpath(output[0], ancestor=2),
     message:
         "Profile all arms, block {wildcards.block}"
     shell:
@@ -28,4 +31,4 @@ rule profile:
         "--at-memory-bound {resources.at_memory_bound} "
         "--experiment {wildcards.experiment} --block {wildcards.block} "
         "{params.stage[arguments]} --data results/{wildcards.experiment}/data "
-        "--output results/{wildcards.experiment}/profile/block-{wildcards.block} > {log} 2>&1"
+        "--output {params.folder} > {log} 2>&1"

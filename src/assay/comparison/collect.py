@@ -24,6 +24,8 @@ class Evidence:
     kind: Kind
     replicate: int
     completed: bool
+    span: tuple[str, str]
+    """When it started and finished."""
     spec: str
     data: str | None
     batches: str | None
@@ -31,6 +33,10 @@ class Evidence:
     packages: str
     device: Device | None
     code: Code
+    weights: str | None
+    """Checksum of what a training left."""
+    measured_by: str
+    """The settings of a profile."""
 
 
 @dataclass
@@ -75,7 +81,7 @@ def collect(experiment: Experiment, results: Path) -> Collected:
 
     Raises: RecordError for a damaged record, or one of another experiment, arm, seed, block or stage.
     """
-    reader = _Reader(experiment, results)
+    reader = Reader(experiment, results)
     runs = {(arm, seed): reader.run(arm, seed) for arm in experiment.arms for seed in experiment.seeds}
     visits = {}
     if experiment.profile.enabled:
@@ -93,7 +99,9 @@ def _of_data(manifest: Path) -> list[str]:
     return [f"data: {text}" for text in Manifest.read(manifest).warnings] if manifest.exists() else []
 
 
-class _Reader:
+class Reader:
+    """Of one folder of runs and blocks; keeps what the records say."""
+
     def __init__(self, experiment: Experiment, results: Path) -> None:
         self._experiment = experiment.name
         self._target = experiment.comparison.target_accuracy
@@ -151,6 +159,7 @@ class _Reader:
                 kind=kind,
                 replicate=number,
                 completed=record.outcome == "completed",
+                span=(record.started, record.finished),
                 spec=self._once(record.spec),
                 data=record.data_sha256,
                 batches=record.batches_sha256,
@@ -158,6 +167,8 @@ class _Reader:
                 packages=self._once(record.environment.packages),
                 device=record.environment.device,
                 code=record.code,
+                weights=record.weights_sha256,
+                measured_by=self._once(record.details.get("profile")),
             )
         )
         return record

@@ -116,16 +116,16 @@ def _circumstances(evidence: list[Evidence], declared: Mapping[str, str]) -> lis
     lines: list[Variable] = [
         _within_pairs("packages", "the set of packages", evidence, lambda r: r.packages, show=_packages),
         _within_pairs("python", "Python", evidence, lambda record: record.environment.python),
-        _within_pairs("image", "the container image", evidence, _image),
-        _within_pairs("code", "Assay's code", evidence, _code_of_stage, per_stage=True),
+        _within_pairs("image", "the container image", evidence, image_of),
+        _within_pairs("code", "Assay's code", evidence, code_of_stage, per_stage=True),
         _within_pairs("code.version", "Assay's version", evidence, lambda r: r.code.version, harmless=True),
-        _within_pairs("device.type", "the device", evidence, _of_device("type"), factor=device),
-        _within_pairs("device.name", "the device model", evidence, _of_device("name"), factor=device),
-        _within_pairs("device.driver", "the driver", evidence, _of_device("driver"), factor=device),
-        _within_pairs("device.cuda", "CUDA", evidence, _of_device("cuda"), factor=device),
-        _within_pairs("device.uuid", "the profiled device", visits, _of_device("uuid"), factor=device),
+        _within_pairs("device.type", "the device", evidence, of_device("type"), factor=device),
+        _within_pairs("device.name", "the device model", evidence, of_device("name"), factor=device),
+        _within_pairs("device.driver", "the driver", evidence, of_device("driver"), factor=device),
+        _within_pairs("device.cuda", "CUDA", evidence, of_device("cuda"), factor=device),
+        _within_pairs("device.uuid", "the profiled device", visits, of_device("uuid"), factor=device),
         _within_pairs("cpu", "the CPU model", on_cpu, lambda record: record.environment.cpu, factor=device),
-        _within_pairs("threads", "CPU threads", evidence, _threads, factor=threads),
+        _within_pairs("threads", "CPU threads", evidence, threads_of, factor=threads),
         _within_pairs("host", "the host", evidence, lambda record: record.environment.host, harmless=True),
         _within_pairs("platform", "the platform", evidence, lambda r: r.environment.platform, harmless=True),
         _within_pairs(
@@ -135,7 +135,7 @@ def _circumstances(evidence: list[Evidence], declared: Mapping[str, str]) -> lis
     return lines
 
 
-def _code_of_stage(record: Evidence) -> str:
+def code_of_stage(record: Evidence) -> str:
     """Each stage records the hash of its own source files."""
     return record.code.sources_sha256
 
@@ -234,7 +234,7 @@ def _user_sources(evidence: list[Evidence]) -> list[Variable]:
     ]
 
 
-def _of_device(field: str) -> Getter:
+def of_device(field: str) -> Getter:
     def get(record: Evidence) -> str | None:
         value = getattr(record.device, field, None)
         return None if value is None else str(value)
@@ -242,12 +242,12 @@ def _of_device(field: str) -> Getter:
     return get
 
 
-def _image(record: Evidence) -> str:
+def image_of(record: Evidence) -> str:
     image = record.environment.image
     return "none (the host's environment)" if image is None else canonical_json(image)
 
 
-def _threads(record: Evidence) -> str | None:
+def threads_of(record: Evidence) -> str | None:
     threads = record.environment.threads
     return None if threads is None else str(threads)
 

@@ -17,6 +17,9 @@ VerdictWord = Literal["better", "worse", "equivalent", "inconclusive"]
 Found = Outcome | Literal["missing"]
 
 
+BCA = "BCa bootstrap over pairs"
+
+
 class Interval(Typed):
     """An interval, or the reason why there is none."""
 
@@ -82,6 +85,15 @@ class Needed(Typed):
     power: float
 
 
+class Floor(Typed):
+    """What the same arm twice differs by, for as many pairs as are compared; relative where metrics are, as margins."""
+
+    value: float | None = Field(description="Null: not known, and no difference is claimed.")
+    arm: str
+    pairs: int = Field(description="Pairs of the arm with itself behind it.")
+    reason: str | None = Field(default=None, description="Why it is not known.")
+
+
 class Contrast(Typed):
     """One arm against the baseline on one metric."""
 
@@ -97,6 +109,10 @@ class Contrast(Typed):
     estimate: float | None = Field(default=None, description="Mean difference, or ratio of geometric means.")
     interval: Interval | None = None
     significant: bool = Field(default=False, description="A difference was shown, large or small.")
+    beyond_floor: bool | None = Field(
+        default=None,
+        description="Whether the estimate is beyond the noise floor; null: none is asked for or known.",
+    )
     within_margin: bool | None = Field(
         default=None, description="Shown to be too small to matter; null: no margin."
     )
@@ -119,6 +135,7 @@ class MetricResult(Typed):
     margin: float | None
     position: int = Field(description="Place in the experiment's list; 0 decides the headline.")
     arms: dict[str, ArmSummary]
+    floor: Floor | None = Field(default=None, description="Null: none is asked for.")
     contrasts: list[Contrast]
 
 

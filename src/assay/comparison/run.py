@@ -8,6 +8,7 @@ from pathlib import Path
 from assay.comparison import contract as contract_check
 from assay.comparison.analysis import MULTIPLICITY
 from assay.comparison.collect import Collected, Kind, collect, measurements
+from assay.comparison.guard import Guard, narrow_margins, read_guard
 from assay.comparison.model import (
     Comparison,
     Contract,
@@ -37,7 +38,8 @@ def compare(*, experiment_file: Path, results: Path, output: Path) -> Comparison
     experiment = read_experiment(experiment_file)
     collected = collect(experiment, results)
     contract = contract_check.check(experiment, collected.evidence)
-    comparison = judge(experiment, collected, contract)
+    guard = read_guard(experiment, results, collected) if experiment.noise.enabled else None
+    comparison = judge(experiment, collected, contract, guard)
     output.mkdir(parents=True, exist_ok=True)
     write_atomically(output / "metrics.csv", metrics_csv(collected).encode())
     contract.write(output / "contract.json")
@@ -60,9 +62,11 @@ def read_experiment(path: Path) -> Experiment:
         ) from None
 
 
-def judge(experiment: Experiment, collected: Collected, contract: Contract) -> Comparison:
+def judge(
+    experiment: Experiment, collected: Collected, contract: Contract, guard: Guard | None = None
+) -> Comparison:
     """The comparison of what was collected: a function of its arguments, without files."""
-    metrics = Judge(experiment, collected).results()
+    metrics = Judge(experiment, collected, guard).results()
     if not contract.valid:
         metrics = [_withheld(metric, contract) for metric in metrics]
     failures = _failures(collected)
@@ -77,12 +81,27 @@ def judge(experiment: Experiment, collected: Collected, contract: Contract) -> C
         multiplicity=MULTIPLICITY,
         valid=contract.valid,
         violations=contract.violations,
-        warnings=[*contract.notes, *collected.warnings],
+        warnings=[*contract.notes, *_of_noise(experiment, guard), *collected.warnings],
         headline=_headline(metrics[0], contract),
         outcomes=_outcomes(experiment, collected),
         failures=failures,
         metrics=metrics,
     )
+
+
+def _of_noise(experiment: Experiment, guard: Guard | None) -> list[str]:
+    if guard is None:
+        return []
+    apart = [
+        quantity.title for quantity in guard.floor.quantities if quantity.direction and quantity.told_apart
+    ]
+    found = [f"noise floor: {reason}" for reason in (*guard.refused.values(), *guard.floor.violations)]
+    if apart:
+        found.append(
+            f"noise floor: {guard.floor.arm} and its second self were told apart in {', '.join(apart)}: by chance, as one "
+            f"number in {1 / guard.floor.alpha:.0f} is, or because something set them apart; their difference is in the floor"
+        )
+    return [*found, *(f"noise floor: {note}" for note in (*guard.notes, *narrow_margins(experiment, guard)))]
 
 
 def metrics_csv(collected: Collected) -> str:

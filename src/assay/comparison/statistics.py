@@ -13,6 +13,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from assay.config.schema import LEAST_NOISE_PAIRS
+
 Floats = NDArray[np.float64]
 _Extreme = Callable[[Floats, Floats], NDArray[np.bool_]]
 
@@ -164,6 +166,33 @@ def minimum_p(differences: Floats) -> float:
     """
     p = 2.0 ** (1 - np.count_nonzero(differences)) if differences.any() else 1.0
     return max(p, 1 / (MONTE_CARLO_FLIPS + 1)) if differences.size > ENUMERATED_PAIRS else p
+
+
+# --- noise floor ------------------------------------------------------------------------------------------
+
+
+def noise_floor(differences: Floats, pairs: int, *, alpha: float) -> Floats:
+    """|mean| of `pairs` further differences that chance exceeds with probability alpha at most: `[...]`.
+
+    From differences of an arm to itself: the further end of the prediction interval for a future mean (Hahn and
+    Meeker 1991), |mean| + t_{n-1, 1-alpha/2} sd sqrt(1/n + 1/pairs). The mean is not taken for zero, so that what
+    held one of the two back throughout is in it. NaN for fewer than `LEAST_NOISE_PAIRS`; 0 where all are zero.
+    """
+    from scipy.special import stdtrit
+
+    n = differences.shape[-1]
+    if n < LEAST_NOISE_PAIRS:
+        return np.full(differences.shape[:-1], np.nan)
+    width = float(stdtrit(n - 1, 1 - alpha / 2)) * math.sqrt(1 / n + 1 / pairs)
+    result: Floats = np.abs(differences.mean(axis=-1)) + width * differences.std(axis=-1, ddof=1)
+    return result
+
+
+def most_that_differ(differing: int, pairs: int, *, alpha: float) -> float:
+    """Upper Clopper-Pearson bound, one-sided, of the share of pairs that differ: 39% for none of six at 0.05."""
+    from scipy.special import betaincinv
+
+    return float(betaincinv(differing + 1, pairs - differing, 1 - alpha)) if differing < pairs else 1.0
 
 
 # --- effect sizes ---------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Per metric and arm: better, worse, equivalent or inconclusive, by the rules of `docs/statistics.md`.
 
-- `better`, `worse`: the sign-flip test, adjusted over its family, has p <= alpha, and the BCa interval
-  excludes no difference.
+- `better`, `worse`: the sign-flip test, adjusted over its family, has p <= alpha, the BCa interval excludes no
+  difference, and where the experiment asks for a noise floor the difference is beyond it.
 - `equivalent`: a margin is declared, and two one-sided tests show that the difference is smaller. This
   outranks `better` and `worse`: the margin says what does not matter. The sentence tells both.
 - `inconclusive`: everything else, with the reason and what it would take.
@@ -17,7 +17,9 @@ import numpy as np
 from assay.comparison import statistics
 from assay.comparison.analysis import Analyser, Analysis, Values, transformed
 from assay.comparison.collect import Collected
+from assay.comparison.guard import Guard, exceeds
 from assay.comparison.model import (
+    BCA,
     ArmSummary,
     Contrast,
     EffectSize,
@@ -30,19 +32,18 @@ from assay.comparison.model import (
     VerdictWord,
 )
 from assay.comparison.statistics import Floats
-from assay.comparison.wording import sentence
+from assay.comparison.wording import sentence, within_floor
 from assay.config.metrics import METRICS, Direction, Metric
 from assay.config.schema import Experiment, MetricChoice
-
-BCA = "BCa bootstrap over pairs"
 
 
 class Judge:
     """All metrics of one experiment."""
 
-    def __init__(self, experiment: Experiment, collected: Collected) -> None:
+    def __init__(self, experiment: Experiment, collected: Collected, guard: Guard | None = None) -> None:
         self._experiment = experiment
         self._collected = collected
+        self._guard = guard
         self._analyser = Analyser(experiment, collected)
         self._confidence = experiment.comparison.confidence
         self._resamples = experiment.comparison.resamples
@@ -62,8 +63,12 @@ class Judge:
         metric = METRICS[choice.name]
         values = self._analyser.values[choice.name]
         result = _result(position, choice, self._summaries(metric, values))
+        pairs = max(
+            (len(one.differences) for one in self._analyser.analyses[choice.name].values()), default=0
+        )
+        result.floor = None if self._guard is None else self._guard.at(choice.name, pairs)
         for analysis in self._analyser.analyses[choice.name].values():
-            contrast = self._contrast(analysis, result.direction)
+            contrast = self._contrast(analysis, result)
             result.contrasts.append(_worded(result, contrast, self._level(analysis, contrast)))
         return result
 
@@ -71,7 +76,8 @@ class Judge:
         towards_equivalence = contrast.needed is not None and contrast.needed.towards == "equivalence"
         return analysis.equivalence_level if towards_equivalence else analysis.level
 
-    def _contrast(self, analysis: Analysis, direction: Direction) -> Contrast:
+    def _contrast(self, analysis: Analysis, result: MetricResult) -> Contrast:
+        direction, floor = result.direction, result.floor
         arm, baseline = analysis.arm, self._experiment.baseline
         if analysis.problem is not None:
             return Contrast(
@@ -86,10 +92,16 @@ class Judge:
         mean = float(differences.mean())
         constant = bool(statistics.mean_is_constant(differences))
         excludes = (constant and mean != 0) or analysis.low > 0 or analysis.high < 0
-        significant = analysis.p_adjusted <= self._alpha and excludes
+        beyond = exceeds(floor, result.name, mean)
+        held_back = floor is not None and not beyond
+        tested = analysis.p_adjusted <= self._alpha and excludes
+        significant = tested and not held_back
         shown = analysis.margin is not None and analysis.equivalence_adjusted <= self._alpha
         verdict = _word(mean, direction, significant=significant, equivalent=shown)
-        needed = self._needed(analysis) if verdict == "inconclusive" else None
+        needed = None if verdict != "inconclusive" or (tested and held_back) else self._needed(analysis)
+        reasons = self._reasons(analysis, excludes=excludes) if verdict == "inconclusive" else []
+        if floor is not None and tested and held_back:
+            reasons.append(within_floor(result, floor))
         better = differences if direction == "higher" else -differences
         probability = statistics.probability_above(better, confidence=self._confidence)
         return Contrast(
@@ -97,12 +109,13 @@ class Judge:
             baseline=baseline,
             verdict=verdict,
             sentence="",
-            reasons=self._reasons(analysis, excludes=excludes) if verdict == "inconclusive" else [],
+            reasons=reasons,
             pairs=len(differences),
             differences={str(n): float(d) for n, d in zip(analysis.replicates, differences, strict=True)},
             estimate=_readable(analysis.metric, mean),
             interval=self._interval(analysis.metric, analysis.low, analysis.high, len(differences)),
             significant=significant,
+            beyond_floor=beyond,
             within_margin=None if analysis.margin is None else shown,
             test=_test(analysis),
             equivalence=_equivalence(analysis, shown=shown),

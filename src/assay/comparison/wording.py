@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from assay.comparison.model import Contrast, MetricResult
+from assay.comparison.model import Contrast, Floor, MetricResult
 
 PHRASES: dict[str, tuple[str, str]] = {
     "accuracy": ("recognises better than", "recognises worse than"),
@@ -101,6 +101,24 @@ def margin_text(metric: MetricResult) -> str:
         return f"{100 * metric.margin:.3g}%"
     factor = 100 if metric.unit == "fraction" else 1
     return f"{factor * metric.margin:.3g}{unit_of_change(metric)}"
+
+
+def floor_text(scale: str, unit: str, value: float) -> str:
+    """The size of a noise floor, without a sign."""
+    if scale == "ratio":
+        return f"{100 * value:.2g}%" if value < 1 else f"{_TIMES}{1 + value:.3g}"
+    if unit == "fraction":
+        return f"{100 * value:.2g} percentage points"
+    return f"{value:.2g} {unit}"
+
+
+def within_floor(metric: MetricResult, floor: Floor) -> str:
+    """Why a difference that the test finds is not claimed."""
+    if floor.value is None:
+        return f"the experiment asks for a noise floor and there is none: {floor.reason}"
+    size = floor_text(metric.scale, metric.unit, floor.value)
+    pairs = plural(floor.pairs, metric.pairing)
+    return f"the difference is within the noise floor, {size}: {floor.arm} may differ from itself by as much ({pairs})"
 
 
 def sentence(metric: MetricResult, contrast: Contrast, *, own_direction: bool, alpha: float) -> str:

@@ -25,7 +25,7 @@ from assay.config.errors import ConfigError, Problem, short
 from assay.config.errors import Path as KeyPath
 from assay.config.metrics import METRICS, TO_TARGET
 from assay.config.resolve import Difference, names_setting, undeclared
-from assay.config.schema import ARM_SECTIONS, Arm, Experiment
+from assay.config.schema import ARM_SECTIONS, LEAST_NOISE_PAIRS, Arm, Experiment
 from assay.config.yaml_file import Lines, read_yaml
 from assay.registry import digest_of
 
@@ -40,6 +40,7 @@ _MAY_BE_EMPTY = (
     "profile",
     "telemetry",
     "comparison",
+    "noise",
     "bounds",
     "image",
     "question",
@@ -228,6 +229,7 @@ class _Reader:
             if refused := arm.refused_execution:
                 self._add(self._place(("execution", refused[0]), ("arms", name)), *refused[1:])
         self._check_metrics(rest)
+        self._check_noise(rest, names)
         self._check_image(rest.get("image"))
         if not isinstance(factors, list) or not all(isinstance(factor, str) for factor in factors):
             return
@@ -274,6 +276,26 @@ class _Reader:
             if name in seen:
                 self._add(path, f"{short(name)} stands twice", "keep one")
             seen.add(name)
+
+    def _check_noise(self, rest: Mapping[str, Any], names: list[str]) -> None:
+        noise = rest.get("noise")
+        if not isinstance(noise, dict) or not names:
+            return
+        arm = noise.get("arm")
+        if isinstance(arm, str) and arm not in names:
+            self._add(("noise", "arm"), f"{arm!r} is not an arm", instead_of(arm, names))
+        seeds = rest.get("seeds")
+        most = len(seeds) if isinstance(seeds, list) else MOST_SEEDS
+        for key, limit in (("seeds", most), ("blocks", None)):
+            count = noise.get(key)
+            if not isinstance(count, int) or isinstance(count, bool):
+                continue
+            if 0 < count < LEAST_NOISE_PAIRS:
+                what = f"{count} {'pair tells' if count == 1 else 'pairs tell'} no spread"
+                self._add(("noise", key), what, f"write at least {LEAST_NOISE_PAIRS}, or 0 for none")
+            elif limit is not None and count > limit:
+                what = f"{count} of {limit} seeds"
+                self._add(("noise", key), what, f"write at most {limit}, or null for all")
 
     def _check_image(self, image: Any) -> None:
         if not isinstance(image, dict):

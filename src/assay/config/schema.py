@@ -7,8 +7,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from assay.config.bases import BASES, DEFAULT_BASE, Base, own_base
 from assay.config.metrics import METRICS, Direction
 
-NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"
+NAME_LENGTH = 63
+NAME_PATTERN = rf"^[a-z0-9][a-z0-9_-]{{0,{NAME_LENGTH - 1}}}$"
 """Names of experiments and arms: they become file names and wildcards."""
+
+LEAST_NOISE_PAIRS = 3
+"""Fewer pairs tell no spread, and so no noise floor."""
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -436,6 +440,28 @@ class Comparison(Section):
     )
 
 
+class Noise(Section):
+    """One arm a second time, as an arm of another name: what difference means nothing here. `assay noise FILE` tells it too."""
+
+    enabled: bool = Field(
+        default=False,
+        description="Whether the experiment measures it. Then a difference within it is neither `better` nor `worse`.",
+    )
+    arm: Name | None = Field(default=None, description="Which arm; null: the baseline.")
+    seeds: int | None = Field(
+        default=None,
+        ge=0,
+        description="At how many of the seeds it is trained again, 3 at least; null: all; 0: none, and no floor for "
+        "what is learnt.",
+    )
+    blocks: int | None = Field(
+        default=None,
+        ge=0,
+        le=100,
+        description="Profile blocks of the two, 3 at least; null: `profile.blocks`; 0: none, and no floor for costs.",
+    )
+
+
 class Experiment(Section):
     """One question, fully resolved: every default written out."""
 
@@ -459,6 +485,7 @@ class Experiment(Section):
     profile: Profile = Field(default=Profile(), description="What each arm costs to run.")
     telemetry: Telemetry = Field(default=Telemetry(), description="What is sampled beside every run.")
     comparison: Comparison = Field(default=Comparison(), description="How sure a verdict must be.")
+    noise: Noise = Field(default=Noise(), description="What difference means nothing here.")
     bounds: Bounds = Field(default=Bounds(), description="What a job may take at most.")
     image: Image = Field(
         default=Image(base=DEFAULT_BASE), description="The container image that jobs run in, if in one."
