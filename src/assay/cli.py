@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
         declare(commands.add_parser(name, help=summary, description=summary))
     words = sys.argv[1:] if argv is None else argv
     # What belongs to Snakemake is split off first: argparse would take the 2 of `--cores 2` for the file.
-    words, rest = _split_run(words) if words[:1] == ["run"] else (words, [])
+    words, rest = _split_run(words) if words[:1] in (["run"], ["noise"]) else (words, [])
     arguments = parser.parse_args(words)
     arguments.rest = rest
     try:
@@ -103,7 +103,7 @@ def _declare_run(parser: argparse.ArgumentParser) -> None:
 
 
 def _split_run(words: list[str]) -> tuple[list[str], list[str]]:
-    """`run`, its help and its file; and what goes to Snakemake."""
+    """`run` or `noise`, its help and its file; and what goes to Snakemake."""
     own = 2 if words[1:2] and (words[1] in {"-h", "--help"} or not words[1].startswith("-")) else 1
     return words[:own], words[own:]
 
@@ -112,26 +112,32 @@ def _run(arguments: argparse.Namespace) -> NoReturn:
     """Check the file, so that its mistakes are told in short, and hand over to Snakemake in this folder."""
     from assay.config.load import load
 
-    _refuse_misplaced_file(arguments.rest)
+    _refuse_misplaced_file(arguments.command, arguments.rest)
     load(arguments.file, overrides=_overrides(arguments.rest))
+    _hand_over(arguments.file, arguments.rest)
+
+
+def _hand_over(file: Path, options: list[str]) -> NoReturn:
     command = [
         # -P: a random.py of the user's own, in this folder, is not Python's.
         *(sys.executable, "-P", "-m", "snakemake"),
-        *("--snakefile", str(ROOT / "Snakefile"), "--configfile", str(arguments.file)),
-        *_defaults(arguments.rest),
-        *arguments.rest,
+        *("--snakefile", str(ROOT / "Snakefile"), "--configfile", str(file)),
+        *_defaults(options),
+        *options,
     ]
     sys.stdout.flush()
     os.execv(sys.executable, command)
 
 
-def _refuse_misplaced_file(options: list[str]) -> None:
+def _refuse_misplaced_file(command: str, options: list[str]) -> None:
     """An experiment file that stands among Snakemake's arguments would be taken for a target, and done."""
     for before, word in zip(["", *options], options, strict=False):
         value = before.startswith("--") and before not in {"--dry-run", "--dryrun"}
         misplaced = Path(word).suffix in {".yaml", ".yml"} and not word.startswith("-") and not value
         if misplaced or word.split("=")[0] in {"--configfile", "--configfiles"}:
-            raise ValueError(f"assay run: {word}: write the experiment file first: assay run FILE …")
+            raise ValueError(
+                f"assay {command}: {word}: write the experiment file first: assay {command} FILE …"
+            )
 
 
 def _defaults(options: list[str]) -> list[str]:
@@ -163,6 +169,32 @@ def _overrides(options: list[str]) -> dict[str, Any]:
             except yaml.YAMLError as error:
                 raise ValueError(f"assay run: --config {option}: not YAML: {error}") from None
     return values
+
+
+def _declare_noise(parser: argparse.ArgumentParser) -> None:
+    _declare_file(parser)
+    parser.usage = "assay noise [-h] [FILE] [SNAKEMAKE ARGUMENTS]"
+    parser.epilog = (
+        "It measures the baseline, or the arm that `noise: {arm: NAME}` names, a second time under another name, and writes "
+        "results/EXPERIMENT/noise/floor.json. With `noise: {enabled: true}` verdicts are held against it. What stands after "
+        "FILE goes to Snakemake, e.g. --dry-run."
+    )
+
+
+def _noise(arguments: argparse.Namespace) -> NoReturn:
+    """Tell what it costs, and hand over to Snakemake."""
+    from assay.config.check import noise_cost
+    from assay.config.estimate import estimate_noise
+    from assay.config.load import load
+
+    _refuse_misplaced_file(arguments.command, arguments.rest)
+    experiment = load(arguments.file, overrides=_overrides(arguments.rest))
+    cost = estimate_noise(experiment, Path("results"))
+    if not cost.trainings and not cost.blocks:
+        raise ValueError(f"{arguments.file}: noise: neither seeds nor blocks: nothing would be measured")
+    print(noise_cost(cost))
+    # A target among Snakemake's arguments would be taken for a value of the option before it.
+    _hand_over(arguments.file, [*arguments.rest, "--", f"results/{experiment.name}/noise/floor.json"])
 
 
 def _declare_verdict(parser: argparse.ArgumentParser) -> None:
@@ -279,6 +311,7 @@ COMMANDS: dict[str, tuple[str, Declare, Callable[[argparse.Namespace], int]]] = 
         _monitor,
     ),
     "exporter": ("experiments as Prometheus metrics, over HTTP or in a file", _declare_exporter, _exporter),
+    "noise": ("measure an arm against itself: what difference means nothing here", _declare_noise, _noise),
     "verdict": ("print the verdict of a finished experiment", _declare_verdict, _verdict),
     "image": ("the container image: list, lock, build, verify, packages", _declare_image, _image),
     "slurm-profile": ("look at this cluster and write its Snakemake profile", _declare_slurm, _slurm),

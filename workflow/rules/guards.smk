@@ -59,11 +59,14 @@ def lost_files():
 
 
 def print_verdict():
-    """At the end of a run that was to end with a report, also where nothing was left to do."""
-    if any(job.rule.name == "report" for job in workflow.dag.jobs):
-        from assay.comparison.terminal import show
+    """At the end of a run that was to end with a report or a noise floor, also where nothing was left to do."""
+    from assay.comparison.terminal import show, show_noise
 
+    rules = {job.rule.name for job in workflow.dag.jobs}
+    if "report" in rules:
         show(Path("results") / EXPERIMENT.name)
+    elif "find_noise_floor" in rules and "compare" not in rules:
+        show_noise(Path("results") / EXPERIMENT.name)
 
 
 when_nothing_to_do.append(print_verdict)

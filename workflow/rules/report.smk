@@ -2,6 +2,7 @@ rule report:
     input:
         needs_image(),
         trace_targets("results/{experiment}/trace/{arm}/record.json"),
+        noise_floor(),
         comparison="results/{experiment}/comparison/comparison.json",
         metrics="results/{experiment}/comparison/metrics.csv",
         contract="results/{experiment}/comparison/contract.json",

@@ -3,8 +3,17 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from assay.comparison.floor import FILE, FOLDER, NoiseFloor
+from assay.comparison.floor_wording import measured_text, quantity_note, quantity_texts
 from assay.comparison.model import ArmSummary, Comparison, Contrast, MetricResult
-from assay.comparison.wording import change_texts, decimals_for, p_text, unit_of_change, value_text
+from assay.comparison.wording import (
+    change_texts,
+    decimals_for,
+    floor_text,
+    p_text,
+    unit_of_change,
+    value_text,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,6 +55,8 @@ def render(comparison: Comparison, folder: Path, console: "Console") -> None:
     console.print(Text(comparison.headline, style=style))
     console.print()
     console.print(_table(comparison, intervals=console.width >= _WIDE))
+    if floors := [_floor(metric) for metric in comparison.metrics if metric.floor is not None]:
+        console.print(f"Noise floor: {', '.join(floors)}", highlight=False)
     # A table of many arms is a report's; the terminal tells which were left out.
     rows = len(comparison.metrics) * (len(comparison.arms) - 1)
     if rows > _ROWS:
@@ -64,6 +75,38 @@ def render(comparison: Comparison, folder: Path, console: "Console") -> None:
     report = folder / "report" / "index.html"
     place = str(report) if report.exists() else str(folder / "comparison" / "comparison.json")
     console.print(Text(f"\n{'Report' if report.exists() else 'Details'}: {place}\n"), soft_wrap=True)
+
+
+def show_noise(folder: Path, *, width: int | None = None) -> None:
+    """Print the noise floor of an experiment's folder. Raises: RecordError where there is none."""
+    from rich.console import Console
+
+    render_noise(NoiseFloor.read(folder / FOLDER / FILE), folder, Console(width=width, highlight=False))
+
+
+def render_noise(found: NoiseFloor, folder: Path, console: "Console") -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    console.print()
+    console.print(Text(f"Noise floor of {found.experiment}: {found.arm} against itself", style="bold"))
+    console.print(Text(measured_text(found)))
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("number", no_wrap=True)
+    for column in ("pairs", "it differs by", "floor"):
+        table.add_column(column, justify="right", no_wrap=True)
+    notes: dict[str, list[str]] = {}
+    warned = {quantity_note(one) for one in found.quantities if one.reason or one.told_apart}
+    for quantity in found.quantities:
+        cells = (text.replace("percentage points", "pp") for text in quantity_texts(quantity))
+        table.add_row(quantity.name, str(quantity.pairs), *cells)
+        notes.setdefault(quantity_note(quantity), []).append(quantity.name)
+    console.print(table)
+    for note, names in notes.items():
+        if note:
+            console.print(Text(f"{', '.join(names)}: {note}", style="yellow" if note in warned else ""))
+    console.print(Text(f"Details: {folder / FOLDER / FILE}\n"), soft_wrap=True)
 
 
 def _table(comparison: Comparison, *, intervals: bool) -> "Table":
@@ -115,6 +158,12 @@ def _cells(metric: MetricResult, contrast: Contrast) -> list[str]:
         f"{texts[1]} to {texts[2]}" if len(texts) == 3 else "",
         "exact" if metric.pairing == "exact" else _p(contrast),
     ]
+
+
+def _floor(metric: MetricResult) -> str:
+    value = None if metric.floor is None else metric.floor.value
+    size = "none" if value is None else floor_text(metric.scale, metric.unit, value)
+    return f"{metric.name} {size.replace('percentage points', 'pp')}"
 
 
 def _p(contrast: Contrast) -> str:

@@ -103,6 +103,14 @@ def margin_text(metric: MetricResult) -> str:
     return f"{factor * metric.margin:.3g}{unit_of_change(metric)}"
 
 
+def change_text(scale: str, unit: str, change: float) -> str:
+    """One difference or ratio with its unit, two significant digits."""
+    if scale == "ratio":
+        return _ratio_texts([change])[0]
+    size = floor_text(scale, unit, abs(change))
+    return size if change == 0 else f"{'+' if change > 0 else _MINUS}{size}"
+
+
 def floor_text(scale: str, unit: str, value: float) -> str:
     """The size of a noise floor, without a sign."""
     if scale == "ratio":

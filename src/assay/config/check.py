@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assay.config.errors import short
-from assay.config.estimate import Estimate, estimate
+from assay.config.estimate import Estimate, NoiseEstimate, estimate, estimate_noise
 from assay.config.load import load
 from assay.config.resolve import differences, warnings
 from assay.config.schema import Arm, Experiment
@@ -26,7 +26,7 @@ def check(file: Path, *, results: Path, full: bool = False) -> str:
         _head(experiment),
         _differing(experiment),
         _shared(experiment),
-        _plan(estimate(experiment, results), _devices(experiment)),
+        "\n".join(_cost(experiment, results)),
         "\n".join(f"warning: {text}" for text in warnings(experiment)),
     ]
     return "\n\n".join(block for block in blocks if block)
@@ -44,7 +44,7 @@ def coloured(text: str) -> "Text":
     return shown
 
 
-_LABELS = ("arms", "factors", "data", "seeds", "metrics", "alike", "jobs", "devices", "time")
+_LABELS = ("arms", "factors", "data", "seeds", "metrics", "alike", "jobs", "devices", "time", "noise")
 
 
 def _head(experiment: Experiment) -> str:
@@ -143,6 +143,26 @@ def _plan(plan: Estimate, devices: str) -> str:
     if plan.profile_seconds:
         lines.append(f"          profile: about {_duration(plan.profile_seconds)}, the machine to itself")
     return "\n".join(lines)
+
+
+def _cost(experiment: Experiment, results: Path) -> list[str]:
+    lines = [_plan(estimate(experiment, results), _devices(experiment))]
+    return [*lines, noise_cost(estimate_noise(experiment, results))] if experiment.noise.enabled else lines
+
+
+def noise_cost(plan: NoiseEstimate) -> str:
+    """What the noise floor takes beside the experiment."""
+    parts = []
+    if plan.trainings:
+        known = plan.training_seconds
+        work = "" if known is None else f", about {_duration(known)} of work"
+        parts.append(
+            f"{plan.arm} trained again at {plan.trainings} seeds ({plan.epochs} epochs in all{work})"
+        )
+    if plan.blocks:
+        blocks = f"{plan.blocks} profile blocks of {plan.arm} against itself"
+        parts.append(f"{blocks} (about {_duration(plan.profile_seconds)}, the machine to itself)")
+    return f"noise     {'; '.join(parts)}"
 
 
 def _duration(seconds: float) -> str:

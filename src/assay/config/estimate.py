@@ -5,6 +5,7 @@ from itertools import islice
 from pathlib import Path
 from statistics import median
 
+from assay.config.repeated import repeated, second_self
 from assay.config.schema import Experiment, Profile
 from assay.records import Record, RecordError
 
@@ -38,6 +39,7 @@ def estimate(experiment: Experiment, results: Path) -> Estimate:
     jobs |= {"train": trainings, "evaluate": trainings}
     jobs |= {"profile": blocks} if blocks else {}
     jobs |= {"trace": len(experiment.arms)} if blocks and experiment.profile.traces else {}
+    jobs |= _noise_jobs(experiment) if experiment.noise.enabled else {}
     jobs |= {"compare": 1, "report": 1}
     runs = results / experiment.name / "runs"
     paces = [(arm.training.epochs, _seconds_an_epoch(runs / name)) for name, arm in experiment.arms.items()]
@@ -49,6 +51,41 @@ def estimate(experiment: Experiment, results: Path) -> Estimate:
         training_seconds=sum(known) * seeds if len(known) == len(paces) else None,
         profile_seconds=blocks * VISITS * len(experiment.arms) * _visit_seconds(experiment.profile),
     )
+
+
+@dataclass(frozen=True)
+class NoiseEstimate:
+    """What the second self of an arm takes beside the experiment. training_seconds: null where nothing tells them."""
+
+    arm: str
+    trainings: int
+    epochs: int
+    training_seconds: float | None
+    blocks: int
+    profile_seconds: float
+
+
+def estimate_noise(experiment: Experiment, results: Path) -> NoiseEstimate:
+    """results: the folder that holds the experiments' folders."""
+    twice, (arm, _) = repeated(experiment), second_self(experiment)
+    blocks = twice.profile.blocks if twice.profile.enabled else 0
+    epochs = twice.arms[arm].training.epochs * len(twice.seeds)
+    pace = _seconds_an_epoch(results / experiment.name / "runs" / arm)
+    return NoiseEstimate(
+        arm=arm,
+        trainings=len(twice.seeds),
+        epochs=epochs,
+        training_seconds=None if pace is None else pace * epochs,
+        blocks=blocks,
+        profile_seconds=blocks * VISITS * len(twice.arms) * _visit_seconds(twice.profile),
+    )
+
+
+def _noise_jobs(experiment: Experiment) -> dict[str, int]:
+    twice = repeated(experiment)
+    seeds, blocks = len(twice.seeds), twice.profile.blocks if twice.profile.enabled else 0
+    jobs = {"train_again": seeds, "evaluate_again": seeds, "profile_again": blocks, "find_noise_floor": 1}
+    return {rule: count for rule, count in jobs.items() if count}
 
 
 def _visit_seconds(profile: Profile) -> float:

@@ -284,6 +284,14 @@ class _Reader:
         arm = noise.get("arm")
         if isinstance(arm, str) and arm not in names:
             self._add(("noise", "arm"), f"{arm!r} is not an arm", instead_of(arm, names))
+        profile = rest.get("profile")
+        unprofiled = isinstance(profile, dict) and profile.get("enabled") is False
+        if (
+            noise.get("enabled") is True
+            and noise.get("seeds") == 0
+            and (unprofiled or noise.get("blocks") == 0)
+        ):
+            self._add(("noise",), "measures nothing", "write `enabled: false`, or leave out `seeds: 0`")
         seeds = rest.get("seeds")
         most = len(seeds) if isinstance(seeds, list) else MOST_SEEDS
         for key, limit in (("seeds", most), ("blocks", None)):

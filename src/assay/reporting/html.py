@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from assay.comparison.floor_wording import measured_text
 from assay.comparison.model import Contrast, MetricResult
 from assay.reporting import numbers
 from assay.reporting.read import Results
@@ -54,6 +55,7 @@ def page(results: Results, tables: Sequence[Table], images: Sequence[Image]) -> 
             if len(other.contrasts) <= MAX_CONTRASTS
         ],
         image_note=image_note(results),
+        noise_note=noise_note(results),
         outcome_note=outcome_note(results),
         unfinished=unfinished(results)[:MAX_ROWS],
         warnings=results.comparison.warnings,
@@ -173,6 +175,16 @@ def image_note(results: Results) -> str | None:
         return "Ran on the host, not in a pinned image."
     on_host, total = surroundings.on_host, surroundings.records
     return f"{on_host:,} of {total:,} records come from the host, not from a pinned image."
+
+
+def noise_note(results: Results) -> str:
+    """What was measured twice, where and when."""
+    if results.noise is None:
+        return ""
+    return (
+        f"{results.noise.arm} against itself, measured as two arms are: {measured_text(results.noise)}. A difference within "
+        "the floor is not told to be better or worse. Between other seeds: what two sets of as many seeds may differ by."
+    )
 
 
 def outcome_note(results: Results) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from assay.comparison.floor import FILE, FOLDER, NoiseFloor
 from assay.comparison.model import Comparison, Contract, Found, MetricResult
 from assay.comparison.target import epoch_reaching
 from assay.config.schema import Experiment
@@ -105,6 +106,8 @@ class Results:
     visits: list[Visit]
     surroundings: Surroundings
     traces: list[Traces] = field(default_factory=list)
+    noise: NoiseFloor | None = None
+    """Where the experiment asks for it."""
 
     @property
     def arms(self) -> list[str]:
@@ -155,7 +158,8 @@ def load(folder: Path) -> Results:
     traces = []
     if experiment.profile.enabled and experiment.profile.traces:
         traces = [_read_traces(folder / "trace" / arm / "record.json", arm) for arm in experiment.arms]
-    return Results(folder, experiment, comparison, contract, runs, visits, surroundings, traces)
+    noise = NoiseFloor.read(folder / FOLDER / FILE) if experiment.noise.enabled else None
+    return Results(folder, experiment, comparison, contract, runs, visits, surroundings, traces, noise)
 
 
 def _read_contract(path: Path) -> Contract:

@@ -7,6 +7,7 @@ from assay.comparison.target import NOT_REACHED
 from assay.config.metrics import DESCRIPTIVE, METRICS
 from assay.config.schema import spec_of
 from assay.reporting import kernels, samples, telemetry
+from assay.reporting.noise import floor_cell, noise
 from assay.reporting.numbers import (
     NOTHING,
     contrast,
@@ -30,6 +31,7 @@ def tables(results: Results) -> list[Table]:
     made = [
         metrics_by_arm(results),
         contrasts(results),
+        noise(results),
         costs(results),
         telemetry.telemetry(results),
         kernels.differences(results),
@@ -82,7 +84,7 @@ def contrasts(results: Results) -> Table:
     titles: list[tuple[str, Kind]] = [
         ("Metric", "text"), ("Arm", "text"), ("Against baseline", "number"), (f"{level} interval", "number"),
         ("Adjusted p", "number"), ("Effect size", "number"), ("P(better)", "number"),
-        ("Further pairs", "number"), ("Verdict", "badge"),
+        ("Noise floor", "number"), ("Further pairs", "number"), ("Verdict", "badge"),
     ]  # fmt: skip
     found = [(metric, line) for metric in results.metrics for line in metric.contrasts]
     rows = [_contrast_row(metric, line) for metric, line in found]
@@ -102,6 +104,7 @@ def _contrast_row(metric: MetricResult, line: Contrast) -> list[str]:
         NOTHING if line.test is None else p_value(line.test.p_adjusted),
         NOTHING if effect is None else plain(effect, 2 if abs(effect) < 10 else 1, sign=True),
         NOTHING if better is None else plain(better.value, 2),
+        NOTHING if metric.floor is None else floor_cell(metric.scale, metric.unit, metric.floor.value),
         NOTHING if line.needed is None else f"{line.needed.further:,}",
         line.verdict,
     ]
@@ -127,6 +130,8 @@ def _contrast_data(metric: MetricResult, line: Contrast) -> dict[str, Raw]:
         "equivalence_p_adjusted": None if same is None else same.p_adjusted,
         "effect_size": None if effect is None else effect.value,
         "probability_better": None if better is None else better.value,
+        "noise_floor": None if metric.floor is None else metric.floor.value,
+        "beyond_noise_floor": line.beyond_floor,
         "further_pairs": None if needed is None else needed.further,
         "verdict": line.verdict,
         "sentence": line.sentence,
@@ -394,6 +399,7 @@ def sources(results: Results) -> Table:
         *([["Kernels", "trace/ARM/record.json", "details.*.kernels"]] if results.traces else []),
         ["Intervals, tests, verdicts", "comparison/comparison.json", "metrics"],
         ["Contract", "comparison/contract.json", "variables"],
+        *([["Noise floor", "noise/floor.json", "quantities"]] if results.noise else []),
         ["Settings, every default written out", "experiment.yaml", ""],
     ]
     columns = [Column("Number"), Column("File", "code"), Column("Field", "code")]
