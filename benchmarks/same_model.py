@@ -84,7 +84,7 @@ def simulate(noise: str, own: int, compared: int, *, repetitions: int, seed: int
     floor = statistics.noise_floor(draw(rng, (repetitions, own)) + apart, compared, alpha=ALPHA)
     again = draw(rng, (repetitions, compared)) + apart
     beyond = np.abs(again.mean(axis=-1)) > floor
-    unguarded, found = _told_apart(again), _told_apart(again - apart + 2)
+    unguarded, found = told_apart(again), told_apart(again - apart + 2)
     reached = np.abs((again - apart + 2).mean(axis=-1)) > floor
     return Row(
         beyond=float(beyond.mean()),
@@ -95,7 +95,8 @@ def simulate(noise: str, own: int, compared: int, *, repetitions: int, seed: int
     )
 
 
-def _told_apart(differences: Floats) -> NDArray[np.bool_]:
+def told_apart(differences: Floats) -> NDArray[np.bool_]:
+    """Whether test and interval find a difference: `[..., n]` to `[...]`."""
     low, high = statistics.bca_interval(differences, confidence=1 - ALPHA, resamples=RESAMPLES)
     tested: NDArray[np.bool_] = (statistics.sign_flip_p(differences) <= ALPHA) & ((low > 0) | (high < 0))
     return tested
@@ -169,9 +170,9 @@ def measured(comparisons: int, blocks: int, *, disturbed: bool, seed: int) -> di
     """
     import torch
 
+    threads, cores = torch.get_num_threads(), os.sched_getaffinity(0)
     torch.set_num_threads(1)
-    core = {sorted(os.sched_getaffinity(0))[-1]}
-    os.sched_setaffinity(0, core)
+    os.sched_setaffinity(0, {max(cores)})
     hog = _hog(seed) if disturbed else None
     found = {name: np.zeros((comparisons, blocks)) for name in ("latency, batch 1", "throughput, batch 64")}
     try:
@@ -189,6 +190,8 @@ def measured(comparisons: int, blocks: int, *, disturbed: bool, seed: int) -> di
         if hog is not None:
             os.kill(hog, signal.SIGKILL)
             os.waitpid(hog, 0)
+        os.sched_setaffinity(0, cores)
+        torch.set_num_threads(threads)
     return found
 
 
@@ -249,7 +252,7 @@ def real(comparisons: int, *, seed: int) -> list[str]:
     rows = []
     for disturbed in (False, True):
         for name, ratios in measured(comparisons + 1, 6, disturbed=disturbed, seed=seed).items():
-            unguarded = _told_apart(ratios[1:])
+            unguarded = told_apart(ratios[1:])
             floor = statistics.noise_floor(ratios[:-1], 6, alpha=ALPHA)
             beyond = np.abs(ratios[1:].mean(axis=-1)) > floor
             numbers = (beyond.mean(), unguarded.mean(), (unguarded & beyond).mean())

@@ -143,3 +143,21 @@ def test_a_terminal_gets_colours_and_a_pipe_none() -> None:
     text = os.read(ours, 100_000).decode()
     os.close(ours)
     assert "\x1b[1mdigits" in text
+
+
+def test_the_noise_floor_is_a_target_and_its_cost_is_told(
+    handed: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(Handed):
+        main(["noise", str(DEFAULT), "--cores", "2", "--config", "name=other"])
+    assert after(handed, "--configfile") == str(DEFAULT)
+    assert handed[-6:] == ["--cores", "2", "--config", "name=other", "--", "results/other/noise/floor.json"]
+    assert "mlp trained again at 6 seeds" in capsys.readouterr().out
+
+
+def test_a_noise_floor_of_nothing_is_refused(handed: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["noise", str(DEFAULT), "--config", "noise={seeds: 0, blocks: 0}"]) == 2
+    assert "nothing would be measured" in capsys.readouterr().err
+    assert main(["noise", "-n", "e.yaml"]) == 2
+    assert "write the experiment file first: assay noise FILE" in capsys.readouterr().err
+    assert not handed

@@ -247,7 +247,8 @@ def _quantity(
     if metric is not None:
         title, unit, scale = metric.title, metric.unit, metric.scale
     else:
-        title, scale = name, "difference" if unit in {"fraction", "nats"} else "ratio"
+        title = name.replace("_", " ").replace("@", ", batch ")
+        scale = "difference" if unit in {"fraction", "nats"} else "ratio"
     arm, again = twice.arms
     values = _values(name, found.replicates(kind), scale)
     reason = violations[0] if violations else _problem(values, arm, kind, scale)

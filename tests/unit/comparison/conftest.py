@@ -9,12 +9,15 @@ from typing import Any
 import pytest
 import yaml
 
+from assay.comparison.floor import NoiseFloor, measure
 from assay.comparison.model import Comparison
 from assay.comparison.run import compare
+from assay.config.repeated import repeated
 from assay.config.schema import Experiment, spec_of
 from assay.records import Code, Device, Environment, Measurement, Record
 
 HASH = "0" * 64
+Blocks = tuple[list[float | None], list[float | None]]
 
 
 @dataclass
@@ -42,6 +45,31 @@ class Made:
                 change(record)
                 path.write_text(json.dumps(record))
 
+    def repeat(self, seeds: dict[str, list[float | None]], blocks: dict[str, Blocks]) -> NoiseFloor:
+        """The arm's second self: its numbers by seed; by block those of both selves. As the stage leaves the floor."""
+        twice = repeated(self.experiment)
+        arm, again = twice.arms
+        noise = self.folder / "noise"
+        for number, seed in enumerate(twice.seeds):
+            metrics = {name: values[number] for name, values in seeds.items()}
+            for stage, found in (("train", {}), ("evaluate", metrics)):
+                made = record(twice, stage, again, seed, found)
+                made.started, made.weights_sha256 = "2026-01-02T00:00:00Z", HASH
+                made.write(noise / f"runs/{again}/seed-{seed}/{stage}/record.json")
+        for block in range(twice.profile.blocks if twice.profile.enabled else 0):
+            for who, name in enumerate((arm, again)):
+                metrics = {metric: values[who][block] for metric, values in blocks.items()}
+                record(twice, "profile", name, block, metrics).write(
+                    noise / f"profile/block-{block}/{name}/record.json"
+                )
+        return self.find_floor()
+
+    def find_floor(self) -> NoiseFloor:
+        """As the stage does."""
+        floor = measure(self.experiment, self.folder).floor
+        floor.write(self.folder / "noise" / "floor.json")
+        return floor
+
     def compare(self) -> Comparison:
         return compare(
             experiment_file=self.folder / "experiment.yaml",
@@ -53,7 +81,13 @@ class Made:
 def record(
     experiment: Experiment, stage: str, arm: str, number: int, metrics: dict[str, float | None]
 ) -> Record:
-    units = {"latency_ms": "ms", "peak_memory_mb": "MiB", "parameters": "count", "loss": "nats"}
+    units = {
+        "latency_ms": "ms",
+        "latency_ms@16": "ms",
+        "peak_memory_mb": "MiB",
+        "parameters": "count",
+        "loss": "nats",
+    }
     return Record(
         stage=stage,
         experiment=experiment.name,

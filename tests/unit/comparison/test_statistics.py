@@ -201,3 +201,49 @@ def test_units_do_not_matter(differences: np.ndarray, factor: float) -> None:
     scale = float(np.abs(differences).max()) * factor
     assert float(scaled[0]) == pytest.approx(low * factor, abs=1e-6 * scale, nan_ok=True)
     assert float(scaled[1]) == pytest.approx(high * factor, abs=1e-6 * scale, nan_ok=True)
+
+
+def test_noise_floor_by_hand() -> None:
+    # Mean 2, sd 1; t of 2 degrees of freedom at 0.975 is 4.302653.
+    floor = s.noise_floor(np.array([1.0, 2.0, 3.0]), 3, alpha=0.05)
+    assert floor == pytest.approx(2 + 4.302653 * math.sqrt(2 / 3), rel=1e-6)
+    assert s.noise_floor(np.array([1.0, 2.0, 3.0]), 6, alpha=0.05) == pytest.approx(
+        2 + 4.302653 * math.sqrt(1 / 3 + 1 / 6), rel=1e-6
+    )
+
+
+def test_noise_floor_is_the_prediction_interval_that_statsmodels_has() -> None:
+    from statsmodels.api import OLS
+
+    found = OLS(SKEWED, np.ones_like(SKEWED)).fit().get_prediction([[1.0]])
+    low, high = found.conf_int(obs=True, alpha=0.1)[0]
+    assert s.noise_floor(SKEWED, 1, alpha=0.1) == pytest.approx(max(abs(low), abs(high)))
+
+
+def test_noise_floor_of_nothing_and_of_too_little() -> None:
+    assert s.noise_floor(np.zeros(6), 6, alpha=0.05) == 0
+    assert s.noise_floor(np.full(6, -0.2), 6, alpha=0.05) == pytest.approx(0.2), (
+        "what sets them apart throughout"
+    )
+    assert np.isnan(s.noise_floor(np.array([0.1, 0.2]), 6, alpha=0.05))
+    assert s.noise_floor(np.zeros((4, 5, 6)), 6, alpha=0.05).shape == (4, 5)
+
+
+@given(arrays(np.float64, st.integers(3, 12), elements=reals), st.integers(1, 50))
+def test_noise_floor_properties(differences: np.ndarray, pairs: int) -> None:
+    floor = float(s.noise_floor(differences, pairs, alpha=0.05))
+    mean = abs(float(differences.mean()))
+    tolerance = 1e-9 * (1 + float(np.abs(differences).max()))
+    assert floor >= mean - tolerance, "an arm is within its own floor"
+    assert s.noise_floor(-differences, pairs, alpha=0.05) == pytest.approx(floor), (
+        "which self is which is nothing"
+    )
+    assert s.noise_floor(differences * 3, pairs, alpha=0.05) == pytest.approx(3 * floor)
+    assert s.noise_floor(differences, pairs + 1, alpha=0.05) <= floor + tolerance
+    assert s.noise_floor(differences, pairs, alpha=0.01) >= floor - tolerance
+
+
+def test_a_zero_floor_does_not_show_that_nothing_ever_differs() -> None:
+    # (1 - share)^6 = 0.05: six pairs without a difference are as likely as that.
+    assert s.most_that_differ(0, 6, alpha=0.05) == pytest.approx(1 - 0.05 ** (1 / 6))
+    assert s.most_that_differ(6, 6, alpha=0.05) == 1

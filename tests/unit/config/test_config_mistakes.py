@@ -255,3 +255,21 @@ def test_a_metric_to_a_target_needs_one(file: Path) -> None:
         file.write_text(DEFAULT + f"comparison: {{target_accuracy: {wrong}}}\n")
         with pytest.raises(ConfigError, match="target_accuracy"):
             load(file)
+
+
+@pytest.mark.parametrize(
+    ("noise", "words"),
+    [
+        ({"arm": "cn"}, "noise.arm: 'cn' is not an arm; did you mean `cnn`?"),
+        ({"seeds": 2}, "noise.seeds: 2 pairs tell no spread; write at least 3, or 0 for none"),
+        ({"blocks": 1}, "noise.blocks: 1 pair tells no spread; write at least 3, or 0 for none"),
+        ({"seeds": 7}, "noise.seeds: 7 of 6 seeds; write at most 6, or null for all"),
+        ({"seeds": True}, "noise.seeds: true is not a number"),
+        ({"blocks": -1}, "noise.blocks: -1 should be greater than or equal to 0"),
+        ({"enabled": True, "seeds": 0, "blocks": 0}, "noise: measures nothing"),
+        ({"enable": True}, "noise.enable: unknown key; did you mean `enabled`?"),
+        ({"arm": "CNN!"}, "noise.arm: 'CNN!' is not a"),
+    ],
+)
+def test_a_noise_floor_that_cannot_be(file: Path, noise: dict[str, Any], words: str) -> None:
+    assert any(words in line for line in mistakes(file, noise=noise)), mistakes(file, noise=noise)

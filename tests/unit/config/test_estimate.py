@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from assay.config.check import noise_cost
 from assay.config.document import ROOT
-from assay.config.estimate import VISIT_START_SECONDS, estimate
+from assay.config.estimate import VISIT_START_SECONDS, estimate, estimate_noise
 from assay.config.load import load
 from assay.config.schema import Experiment, LargestBatch
 from assay.records import Code, Environment, Measurement, Outcome, Record
@@ -76,3 +77,21 @@ def test_profile_time_follows_its_settings(experiment: Experiment, tmp_path: Pat
     assert plan.profile_seconds == pytest.approx(3 * 2 * 2 * (VISIT_START_SECONDS + 2 * 1.5))
     off = experiment.model_copy(update={"profile": profile.model_copy(update={"enabled": False})})
     assert estimate(off, tmp_path).profile_seconds == 0
+
+
+def test_the_noise_floor_costs_an_arm_and_its_blocks(tmp_path: Path) -> None:
+    asked = load(ROOT / "config" / "config.yaml", overrides={"noise": {"enabled": True, "seeds": 3}})
+    plan = estimate_noise(asked, tmp_path)
+    assert (plan.arm, plan.trainings, plan.epochs, plan.blocks) == ("mlp", 3, 45, 6)
+    assert plan.training_seconds is None
+    finished(tmp_path, "mlp", 0, 2.0 * 15, 15)
+    assert estimate_noise(asked, tmp_path).training_seconds == pytest.approx(90)
+    assert estimate(asked, tmp_path).jobs["profile_again"] == 6
+    assert "mlp trained again at 3 seeds (45 epochs in all, about 2 min of work)" in noise_cost(
+        estimate_noise(asked, tmp_path)
+    )
+    unprofiled = load(
+        ROOT / "config" / "experiments" / "digits-optimizers.yaml",
+        overrides={"noise": {"enabled": True, "blocks": 0}},
+    )
+    assert "profile_again" not in estimate(unprofiled, tmp_path).jobs
