@@ -13,7 +13,9 @@ import numpy as np
 import polars as pl
 import yaml
 
+from assay.comparison.floor import measure
 from assay.comparison.run import compare
+from assay.config.repeated import second_self
 from assay.config.schema import Experiment, spec_of
 from assay.records import Code, Device, Environment, Log, Measurement, Outcome, Record
 
@@ -63,6 +65,7 @@ class Made:
     steps: int = STEPS
     target: float | None = None
     logs: bool = True
+    noise: bool = False
     change: Callable[[Record], None] | None = None
 
     @property
@@ -81,6 +84,8 @@ class Made:
                 self._run(experiment, arm, seed, np.random.default_rng((1, index, seed)), examples)
             for block in range(experiment.profile.blocks if experiment.profile.enabled else 0):
                 self._visit(experiment, arm, block, np.random.default_rng((2, index, block)))
+        if self.noise:
+            self._repeat(experiment)
         compare(
             experiment_file=self.results / "experiment.yaml",
             results=self.results,
@@ -108,8 +113,32 @@ class Made:
                     "batch_sizes": list(self.batch_sizes),
                 },
                 "comparison": {"resamples": 1000, "target_accuracy": self.target},
+                "noise": {"enabled": self.noise},
             }
         )
+
+    def _repeat(self, experiment: Experiment) -> None:
+        """The baseline's second self: the same runs, and blocks that scatter."""
+        arm, again = second_self(experiment)
+        noise = self.results / "noise"
+        for path in sorted((self.results / "runs" / arm).rglob("record.json")):
+            record = Record.read(path).model_copy(
+                update={"arm": again, "started": "2025-06-02T10:00:00.000000Z"}
+            )
+            record.write(noise / "runs" / again / path.relative_to(self.results / "runs" / arm))
+        for path in sorted((self.results / "profile").glob(f"*/{arm}/record.json")):
+            for who, name in enumerate((arm, again)):
+                record = Record.read(path).model_copy(update={"arm": name})
+                factor = np.random.default_rng((3, who, int(record.block or 0))).lognormal(0, 0.01)
+                for name_of, one in record.metrics.items():
+                    if (
+                        one.value is not None
+                        and one.unit not in {"count", "FLOP"}
+                        and name_of != "cold_start_s"
+                    ):
+                        one.value *= factor
+                record.write(noise / "profile" / path.parts[-3] / name / "record.json")
+        measure(experiment, self.results).floor.write(noise / "floor.json")
 
     def _record(self, experiment: Experiment, arm: str, **fields: Any) -> Record:
         record = Record(

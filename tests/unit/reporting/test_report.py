@@ -198,6 +198,28 @@ def test_a_broken_contract_claims_nothing(tmp_path: Path) -> None:
     assert '"badge better"' not in text
 
 
+def test_the_noise_floor_is_shown_with_its_origin(tmp_path: Path) -> None:
+    results = Made(tmp_path, noise=True).make()
+    text, page = page_of(results, tmp_path / "report")
+    assert "Noise floor" in page.words and "mlp against itself, measured as two arms are" in page.words
+    assert "on workstation, AMD EPYC 9354 32-Core Processor, 2025-06-01 10:00" in page.words
+    assert "no pair differs; up to 39% of pairs might" in page.words
+    comparison = Comparison.read(results / "comparison" / "comparison.json")
+    with (tmp_path / "report/tables/noise.csv").open() as file:
+        floors = {line["quantity"]: line for line in csv.DictReader(file)}
+    latency = next(metric for metric in comparison.metrics if metric.name == "latency_ms")
+    assert latency.floor is not None and latency.floor.value is not None
+    assert float(floors["latency_ms"]["floor"]) == pytest.approx(latency.floor.value)
+    assert "parameters" not in floors and "latency_ms@64" in floors
+    assert "noise/floor.json" in text
+
+
+def test_without_a_noise_floor_nothing_is_said_of_it(reported: Path) -> None:
+    assert not (reported / "tables" / "noise.csv").exists()
+    assert "Noise floor" not in (reported / "index.html").read_text()
+    assert "Noise floor" not in (reported / "tables" / "contrasts.md").read_text()
+
+
 def test_gpu_columns_are_absent_on_cpu(reported: Path) -> None:
     text = (reported / "index.html").read_text()
     for word in ("GPU", "CUDA", "Driver", "UUID"):
