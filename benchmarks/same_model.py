@@ -257,7 +257,7 @@ def real(comparisons: int, *, seed: int) -> list[str]:
             beyond = np.abs(ratios[1:].mean(axis=-1)) > floor
             numbers = (beyond.mean(), unguarded.mean(), (unguarded & beyond).mean())
             rows.append(
-                f"| {name} | {'another process on the core' if disturbed else 'quiet'} | {comparisons} | "
+                f"| {name} | {'another process on the core' if disturbed else 'nothing planted'} | {comparisons} | "
                 f"{100 * np.expm1(np.median(floor)):.2g}% | "
                 + " | ".join(f"{100 * x:.1f}%" for x in numbers)
                 + " |"
@@ -265,7 +265,7 @@ def real(comparisons: int, *, seed: int) -> list[str]:
     return rows
 
 
-PAIRS = ((3, 3), (6, 6), (6, 12), (12, 6), (30, 30))
+PAIRS = ((6, 6), (12, 6), (30, 30))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -194,3 +194,33 @@ def disturb(folder: Path, ended: threading.Event) -> None:
             flag.unlink(missing_ok=True)
         time.sleep(0.02)
     flag.unlink(missing_ok=True)
+
+
+def test_a_training_that_is_not_reproducible_has_a_floor(project: Project) -> None:
+    """Of the model's own making: it drops units by random numbers that no seed decides."""
+    (project.folder / "nets.py").write_text(
+        "import os\nimport torch\n\n"
+        "class Net(torch.nn.Module):\n"
+        "    def __init__(self, inputs, outputs):\n"
+        "        super().__init__()\n"
+        "        self.layer = torch.nn.Linear(inputs, outputs)\n"
+        "        self.own = torch.Generator().manual_seed(int.from_bytes(os.urandom(7), 'big'))\n\n"
+        "    def forward(self, images):\n"
+        "        images = images.flatten(1)\n"
+        "        if self.training:\n"
+        "            images = images * (torch.rand(images.shape, generator=self.own) > 0.5)\n"
+        "        return self.layer(images)\n\n"
+        "def net(num_classes, in_channels, image_size):\n"
+        "    return Net(in_channels * image_size**2, num_classes)\n"
+    )
+    arms = {"own": {"model": {"source": "nets:net"}}, "mlp": {"model": {"source": "builtin:mlp"}}}
+    project.write(
+        deepcopy(TINY)
+        | {"arms": arms, "seeds": 3, "profile": {"enabled": False}, "metrics": ["accuracy", "loss"]}
+    )
+    assert "Noise floor of tiny: own against itself" in project.run("results/tiny/noise/floor.json")
+    floor = floor_of(project)
+    loss = floor.quantity("loss")
+    assert loss is not None and floor.valid and floor.identical_weights == 0
+    assert loss.floor is not None and loss.floor > 0 and loss.differing == 3
+    assert not list(project.results.glob("runs/mlp/*")), "the other arm is no matter of it"

@@ -136,6 +136,7 @@ def _sections() -> list[tuple[str, type[BaseModel]]]:
         ("`profile.gates`", schema_models.Gates),
         ("`telemetry`", schema_models.Telemetry),
         ("`comparison`", schema_models.Comparison),
+        ("`noise`", schema_models.Noise),
         ("`bounds`", schema_models.Bounds),
         ("`image`", schema_models.Image),
     ]
