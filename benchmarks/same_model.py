@@ -42,7 +42,7 @@ def _drifting(rng: np.random.Generator, shape: tuple[int, ...]) -> Floats:
 
 
 def _bursts(rng: np.random.Generator, shape: tuple[int, ...]) -> Floats:
-    """One visit in twenty is ten times as far off."""
+    """One pair in twenty is ten times as far off."""
     return rng.normal(size=shape) * np.where(rng.random(shape) < 0.05, 10, 1)
 
 

@@ -250,8 +250,9 @@ def _quantity(
         title = name.replace("_", " ").replace("@", ", batch ")
         scale = "difference" if unit in {"fraction", "nats"} else "ratio"
     arm, again = twice.arms
-    values = _values(name, found.replicates(kind), scale)
-    reason = violations[0] if violations else _problem(values, arm, kind, scale)
+    replicates = found.replicates(kind)
+    values = _values(name, replicates, scale)
+    reason = violations[0] if violations else _problem(values, arm, kind, replicates)
     quantity = Quantity(
         name=name,
         title=title,
@@ -298,18 +299,22 @@ def _values(
 
 
 def _problem(
-    values: Mapping[str, Mapping[int, float | None]], arm: str, kind: Kind, scale: Scale
+    values: Mapping[str, Mapping[int, float | None]],
+    arm: str,
+    kind: Kind,
+    replicates: Mapping[tuple[str, int], Replicate],
 ) -> str | None:
     if not values.get(arm):
         return f"no {kind} of it was valid" if values else f"there is no {kind} of it"
     numbers = [number for found in values.values() for number in found.values()]
-    if all(number is None for number in numbers):
+    completed = any(replicate.outcome == "completed" for replicate in replicates.values())
+    if completed and all(number is None for number in numbers):
         return "it was not measured"
     for who, found in values.items():
-        missing = [str(number) for number, value in found.items() if value is None]
+        missing = [number for number, value in found.items() if value is None]
         if missing:
-            more = " and more" if len(missing) > 6 else ""
-            return f"there is no value for {who} at {kind} {', '.join(missing[:6])}{more}"
+            listed = ", ".join(map(str, missing[:6])) + (" and more" if len(missing) > 6 else "")
+            return f"there is no value for {who} at {kind} {listed} ({replicates[who, missing[0]].outcome})"
     if any(number is not None and math.isnan(number) for number in numbers):
         return "a ratio needs positive values"
     if len(values[arm]) < LEAST_NOISE_PAIRS:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from assay.comparison import contract
 from assay.comparison.collect import Collected, Evidence, Kind
@@ -43,7 +44,7 @@ class Guard:
         quantity = self.floor.quantity(metric)
         if quantity is None:
             return None
-        reason = self.refused.get(quantity.kind) or quantity.reason
+        reason = quantity.reason or self.refused.get(quantity.kind)
         value = None if reason or not pairs else quantity.at(pairs, self.floor.alpha)
         return Floor(value=value, arm=self.floor.arm, pairs=quantity.pairs, reason=reason)
 
@@ -62,21 +63,32 @@ def read_guard(experiment: Experiment, results: Path, collected: Collected) -> G
     Raises: RecordError where it is missing, damaged, or not what its records give.
     """
     path = results / FOLDER / FILE
-    floor = NoiseFloor.read(path)
-    measured = measure(experiment, results)
-    if floor != measured.floor:
+    stated, measured = NoiseFloor.read(path), measure(experiment, results)
+    if not _alike(stated.model_dump(), measured.floor.model_dump()):
         raise RecordError(f"{path}: is not what its records give; remove it and run the experiment again")
-    return Guard(floor, dict(_refused(measured, collected)), _notes(measured, collected))
+    return Guard(measured.floor, dict(_refused(measured, collected)), _notes(measured, collected))
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Up to rounding, in which processors may differ."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_alike(value, other[key]) for key, value in one.items())
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_alike, one, other))
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-12)
+    return bool(one == other)
 
 
 def _refused(measured: Measured, collected: Collected) -> Iterable[tuple[Kind, str]]:
     arm = measured.floor.arm
     kinds: tuple[Kind, Kind] = ("seed", "block")
     for kind in kinds:
-        own = [record for record in measured.evidence if record.kind == kind]
-        used = [record for record in collected.evidence if record.kind == kind and record.arm == arm]
-        if own and (differing := _differing(own, used)):
-            yield kind, f"the noise floor was measured elsewhere: {differing}"
+        own = [record for record in measured.evidence if record.kind == kind and record.completed]
+        used = [record for record in collected.evidence if record.kind == kind and record.completed]
+        differing = _differing(own, [record for record in used if record.arm == arm]) if own else None
+        if differing is not None:
+            yield kind, f"it was measured elsewhere: {differing}"
 
 
 def _differing(own: list[Evidence], used: list[Evidence]) -> str | None:
@@ -101,9 +113,7 @@ def _notes(measured: Measured, collected: Collected) -> list[str]:
     others = {record.environment.host for record in collected.evidence} - own
     if not own or not others:
         return []
-    return [
-        f"the noise floor was measured on {', '.join(sorted(own))}, and there are runs on {', '.join(sorted(others))}"
-    ]
+    return [f"it was measured on {', '.join(sorted(own))}, and there are runs on {', '.join(sorted(others))}"]
 
 
 def narrow_margins(experiment: Experiment, guard: Guard) -> list[str]:

@@ -81,7 +81,7 @@ def judge(
         multiplicity=MULTIPLICITY,
         valid=contract.valid,
         violations=contract.violations,
-        warnings=[*contract.notes, *_of_noise(experiment, guard), *collected.warnings],
+        warnings=[*contract.notes, *_of_noise(experiment, guard, metrics), *collected.warnings],
         headline=_headline(metrics[0], contract),
         outcomes=_outcomes(experiment, collected),
         failures=failures,
@@ -89,19 +89,21 @@ def judge(
     )
 
 
-def _of_noise(experiment: Experiment, guard: Guard | None) -> list[str]:
+def _of_noise(experiment: Experiment, guard: Guard | None, metrics: list[MetricResult]) -> list[str]:
     if guard is None:
         return []
-    apart = [
-        quantity.title for quantity in guard.floor.quantities if quantity.direction and quantity.told_apart
-    ]
-    found = [f"noise floor: {reason}" for reason in (*guard.refused.values(), *guard.floor.violations)]
-    if apart:
+    floor = guard.floor
+    unknown: dict[str, list[str]] = {}
+    for metric in metrics:
+        if metric.floor is not None and metric.floor.reason is not None:
+            unknown.setdefault(metric.floor.reason, []).append(metric.title)
+    found = [f"none for {', '.join(titles)}: {reason}" for reason, titles in unknown.items()]
+    if apart := [one.title for one in floor.quantities if one.direction and one.told_apart]:
         found.append(
-            f"noise floor: {guard.floor.arm} and its second self were told apart in {', '.join(apart)}: by chance, as one "
-            f"number in {1 / guard.floor.alpha:.0f} is, or because something set them apart; their difference is in the floor"
+            f"{floor.arm} and its second self were told apart in {', '.join(apart)}: by chance, as one number in "
+            f"{1 / floor.alpha:.0f} is, or because something set them apart; their difference is in the floor"
         )
-    return [*found, *(f"noise floor: {note}" for note in (*guard.notes, *narrow_margins(experiment, guard)))]
+    return [f"noise floor: {text}" for text in (*found, *guard.notes, *narrow_margins(experiment, guard))]
 
 
 def metrics_csv(collected: Collected) -> str:

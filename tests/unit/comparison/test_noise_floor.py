@@ -132,7 +132,9 @@ def test_a_second_self_that_failed_leaves_no_floor(made: Any, outcome: str) -> N
     made.repeat({"accuracy": MLP}, {"latency_ms": (FAST, JITTER)})
     edit(made.folder / f"noise/runs/{AGAIN}/seed-3/train/record.json", lambda r: r.update(outcome=outcome))
     accuracy = of(made.find_floor(), "accuracy")
-    assert accuracy.floor is None and accuracy.reason == f"there is no value for {AGAIN} at seed 3"
+    assert (
+        accuracy.floor is None and accuracy.reason == f"there is no value for {AGAIN} at seed 3 ({outcome})"
+    )
     better, slower = contrasts(made.compare())
     assert better.verdict == "inconclusive" and better.beyond_floor is None
     assert (
@@ -140,6 +142,22 @@ def test_a_second_self_that_failed_leaves_no_floor(made: Any, outcome: str) -> N
         in better.sentence
     )
     assert slower.verdict == "worse", "costs have theirs"
+
+
+def test_visits_that_failed_are_told_as_that(made: Any) -> None:
+    """They know no device, which is no other one."""
+    made.repeat({"accuracy": MLP}, {"latency_ms": (FAST, JITTER)})
+
+    def fail(record: dict[str, Any]) -> None:
+        record.update(outcome="failed", message="it fell", metrics={})
+        record["environment"]["device"] = None
+
+    edit_all(made.folder / "noise/profile", fail)
+    made.find_floor()
+    comparison = made.compare()
+    assert contrasts(comparison)[1].verdict == "inconclusive"
+    reason = "there is no value for mlp at block 0, 1, 2, 3, 4, 5 (failed)"
+    assert f"noise floor: none for latency, smallest batch: {reason}" in comparison.warnings
 
 
 def test_blocks_that_were_not_valid_are_left_out(made: Any) -> None:
@@ -174,7 +192,7 @@ def test_numbers_beside_the_judged_ones_have_floors_too(made: Any) -> None:
     )
     assert of(floor, "latency_ms@16").floor == of(floor, "latency_ms").floor
     assert of(floor, "latency_ms@16").direction is None
-    assert of(floor, "loss").reason == "there is no value for mlp at seed 0, 1, 2, 3, 4, 5"
+    assert of(floor, "loss").reason == "there is no value for mlp at seed 0, 1, 2, 3, 4, 5 (completed)"
 
 
 def test_few_pairs_tell_no_spread(make: Make) -> None:
@@ -231,7 +249,7 @@ def test_a_floor_of_other_circumstances_is_refused(
     assert better.verdict == "better" and slower.verdict == "inconclusive"
     import re
 
-    assert re.search(f"the noise floor was measured elsewhere: {words}", slower.sentence), slower.sentence
+    assert re.search(f"it was measured elsewhere: {words}", slower.sentence), slower.sentence
     assert any("measured elsewhere" in text for text in comparison.warnings)
 
 
@@ -242,7 +260,7 @@ def test_another_host_of_the_same_kind_is_noted(made: Any) -> None:
     made.find_floor()
     comparison = made.compare()
     assert contrasts(comparison)[1].verdict == "worse"
-    assert "noise floor: the noise floor was measured on node2, and there are runs on node1" in " ".join(
+    assert "noise floor: it was measured on node2, and there are runs on node1" in " ".join(
         comparison.warnings
     )
 
@@ -280,6 +298,15 @@ def test_an_edited_floor_is_refused(made: Any) -> None:
     edit(made.folder / "noise/floor.json", lambda f: f["quantities"][-1].update(floor=0.0001))
     with pytest.raises(RecordError, match=r"noise/floor\.json: is not what its records give; remove it"):
         made.compare()
+
+
+def test_rounding_of_another_processor_is_no_edit(made: Any) -> None:
+    made.repeat({"accuracy": MLP}, {"latency_ms": (FAST, JITTER)})
+    edit(
+        made.folder / "noise/floor.json",
+        lambda f: f["quantities"][-1].update(floor=f["quantities"][-1]["floor"] * (1 + 1e-13)),
+    )
+    assert contrasts(made.compare())[1].verdict == "worse"
 
 
 def test_records_changed_behind_the_floor_are_noticed(made: Any) -> None:
