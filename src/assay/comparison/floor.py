@@ -252,7 +252,7 @@ def _quantity(
     arm, again = twice.arms
     replicates = found.replicates(kind)
     values = _values(name, replicates, scale)
-    reason = violations[0] if violations else _problem(values, arm, kind, replicates)
+    reason = violations[0] if violations else _problem(name, values, kind, replicates)
     quantity = Quantity(
         name=name,
         title=title,
@@ -299,12 +299,13 @@ def _values(
 
 
 def _problem(
+    name: str,
     values: Mapping[str, Mapping[int, float | None]],
-    arm: str,
     kind: Kind,
     replicates: Mapping[tuple[str, int], Replicate],
 ) -> str | None:
-    if not values.get(arm):
+    pairs = min((len(found) for found in values.values()), default=0)
+    if not pairs:
         return f"no {kind} of it was valid" if values else f"there is no {kind} of it"
     numbers = [number for found in values.values() for number in found.values()]
     completed = any(replicate.outcome == "completed" for replicate in replicates.values())
@@ -314,13 +315,12 @@ def _problem(
         missing = [number for number, value in found.items() if value is None]
         if missing:
             listed = ", ".join(map(str, missing[:6])) + (" and more" if len(missing) > 6 else "")
-            return f"there is no value for {who} at {kind} {listed} ({replicates[who, missing[0]].outcome})"
+            lacking = replicates[who, missing[0]]
+            return f"there is no value for {who} at {kind} {listed} ({lacking.why_missing(name)})"
     if any(number is not None and math.isnan(number) for number in numbers):
         return "a ratio needs positive values"
-    if len(values[arm]) < LEAST_NOISE_PAIRS:
-        count = len(values[arm])
-        pairs = "one pair tells" if count == 1 else f"{count} pairs tell"
-        return f"{pairs} no spread; it takes {LEAST_NOISE_PAIRS}"
+    if pairs < LEAST_NOISE_PAIRS:
+        return f"{'one pair tells' if pairs == 1 else f'{pairs} pairs tell'} no spread; it takes {LEAST_NOISE_PAIRS}"
     return None
 
 

@@ -192,7 +192,37 @@ def test_numbers_beside_the_judged_ones_have_floors_too(made: Any) -> None:
     )
     assert of(floor, "latency_ms@16").floor == of(floor, "latency_ms").floor
     assert of(floor, "latency_ms@16").direction is None
-    assert of(floor, "loss").reason == "there is no value for mlp at seed 0, 1, 2, 3, 4, 5 (completed)"
+    assert of(floor, "loss").reason == "there is no value for mlp at seed 0, 1, 2, 3, 4, 5 (not measured)"
+
+
+def test_time_to_a_target_has_a_floor_where_the_target_is_reached(make: Make) -> None:
+    made = make(
+        {"accuracy": {"mlp": MLP, "cnn": CNN}},
+        noise={"enabled": True},
+        comparison={"target_accuracy": 0.9},
+        metrics=[{"name": "train_seconds_to_target"}],
+    )
+    made.repeat({"accuracy": MLP}, {})
+
+    def reach(record: dict[str, Any], seconds: float, accuracy: float = 0.95) -> None:
+        if record["stage"] == "train":
+            record["details"] = {
+                "history": [{"epoch": 0, "validation_accuracy": accuracy}],
+                "epoch_ends_s": [seconds],
+            }
+
+    edit_all(made.folder / "runs", lambda r: reach(r, 10 + 0.1 * r["seed"] + 5 * (r["arm"] == "cnn")))
+    edit_all(made.folder / "noise/runs", lambda r: reach(r, 10.3 - 0.1 * r["seed"]))
+    floor = of(made.find_floor(), "train_seconds_to_target").floor
+    assert floor is not None and 0.01 < floor < 0.1
+    assert contrasts(made.compare())[0].verdict == "worse"
+    edit(made.folder / f"noise/runs/{AGAIN}/seed-1/train/record.json", lambda r: reach(r, 10, accuracy=0.5))
+    lost = of(made.find_floor(), "train_seconds_to_target")
+    assert (lost.floor, lost.reason) == (
+        None,
+        f"there is no value for {AGAIN} at seed 1 (target not reached)",
+    )
+    assert contrasts(made.compare())[0].verdict == "inconclusive"
 
 
 def test_few_pairs_tell_no_spread(make: Make) -> None:
