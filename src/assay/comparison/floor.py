@@ -16,7 +16,7 @@ from assay.comparison import contract, statistics
 from assay.comparison.collect import Collected, Evidence, Kind, Reader, Replicate
 from assay.comparison.model import BCA, Interval
 from assay.comparison.statistics import Floats
-from assay.config.metrics import METRICS, Direction, Scale
+from assay.config.metrics import DESCRIPTIVE, METRICS, Direction, Scale
 from assay.config.repeated import repeated
 from assay.config.schema import LEAST_NOISE_PAIRS, Experiment
 from assay.records import Typed
@@ -24,6 +24,7 @@ from assay.records import Typed
 FOLDER = "noise"
 FILE = "floor.json"
 _COUNTED = {"count", "FLOP"}
+_EXACT = {name for name, metric in METRICS.items() if metric.pairing == "exact"}
 
 
 class Quantity(Typed):
@@ -229,7 +230,7 @@ def _recorded(replicates: Iterable[Replicate]) -> tuple[list[str], dict[str, str
         name: one.unit
         for replicate in replicates
         for name, one in (replicate.metrics | replicate.other_metrics).items()
-        if one.unit not in _COUNTED and one.value is not None
+        if one.unit not in _COUNTED and name not in _EXACT and one.value is not None
     }
     return sorted(units, key=lambda name: (name not in METRICS, *_natural(name))), units
 
@@ -247,7 +248,7 @@ def _quantity(
     if metric is not None:
         title, unit, scale = metric.title, metric.unit, metric.scale
     else:
-        title = name.replace("_", " ").replace("@", ", batch ")
+        title, _ = DESCRIPTIVE.get(name, (name.replace("_", " ").replace("@", ", batch "), unit))
         scale = "difference" if unit in {"fraction", "nats"} else "ratio"
     arm, again = twice.arms
     replicates = found.replicates(kind)

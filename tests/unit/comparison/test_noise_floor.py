@@ -114,8 +114,15 @@ def test_counts_need_no_floor(make: Make) -> None:
         {"latency_ms": {"mlp": FAST, "cnn": SLOW}, "parameters": {"mlp": [9.0] * 6, "cnn": [7.0] * 6}},
         noise={"enabled": True},
     )
-    floor = made.repeat({}, {"latency_ms": (FAST, JITTER), "parameters": ([9.0] * 6, [9.0] * 6)})
-    assert floor.quantity("parameters") is None
+    floor = made.repeat(
+        {},
+        {
+            "latency_ms": (FAST, JITTER),
+            "parameters": ([9.0] * 6, [9.0] * 6),
+            "model_size_mb": ([1.0] * 6, [1.0] * 6),
+        },
+    )
+    assert floor.quantity("parameters") is None and floor.quantity("model_size_mb") is None
     assert contrasts(made.compare())[1].verdict == "better"
 
 
