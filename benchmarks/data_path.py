@@ -24,7 +24,7 @@ import torch
 from numpy.lib.format import open_memmap
 from torch import Tensor, nn
 
-from assay.config.schema import Augmentation
+from assay.config.arm import Augmentation
 from assay.data.batches import Batches
 from assay.data.store import Split
 

@@ -21,8 +21,9 @@ from statistics import median
 REPOSITORY = Path(__file__).parents[1]
 sys.path.insert(0, str(REPOSITORY / "src"))
 
+from assay.config.arm import SGD  # noqa: E402
 from assay.config.load import load  # noqa: E402
-from assay.config.schema import SGD, Experiment  # noqa: E402
+from assay.config.schema import Experiment  # noqa: E402
 
 FILE = REPOSITORY / "config" / "config.yaml"
 

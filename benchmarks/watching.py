@@ -19,9 +19,10 @@ from pathlib import Path
 import yaml
 
 from assay.clock import now
+from assay.config.arm import spec_of
 from assay.config.load import from_mapping
 from assay.config.resolve import spec_sha256
-from assay.config.schema import Experiment, spec_of
+from assay.config.schema import Experiment
 from assay.monitoring.view import render
 from assay.monitoring.watcher import Watcher
 from assay.records import Code, Environment, Log, Record

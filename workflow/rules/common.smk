@@ -14,7 +14,7 @@ from snakemake.exceptions import WorkflowError
 from assay.config.load import ConfigError, load
 from assay.config.repeated import repeated, second_self
 from assay.config.resolve import warnings as experiment_warnings
-from assay.config.schema import NAME_PATTERN
+from assay.config.arm import NAME_PATTERN
 from assay.data.listing import listing_sha256
 from assay.models.sources import check_source, source_files
 from assay.records import canonical_json, sha256_text

@@ -8,7 +8,7 @@ use rule train as train_again with:
         events="results/{experiment}/noise/runs/{arm}/seed-{seed}/train/log.jsonl",
     resources:
         **SPANNING,
-        runtime=requests.MINUTES["train"],
+        runtime=requests.MINUTES["train_again"],
         slurm_extra="--signal=USR1@120",
         gpu=by_arm(lambda arm: gpus(arm) if NODES == 1 else 0),
         mem_mb=memory_mb(
@@ -37,7 +37,7 @@ use rule evaluate as evaluate_again with:
     log:
         "logs/{experiment}/noise/evaluate/{arm}/seed-{seed}.log",
     resources:
-        runtime=runtime("evaluate", "logs/{experiment}/noise/evaluate/{arm}/seed-{seed}.log"),
+        runtime=runtime("evaluate_again", "logs/{experiment}/noise/evaluate/{arm}/seed-{seed}.log"),
         gpu=by_arm(lambda arm: min(1, gpus(arm))),
         mem_mb=memory_mb(
             by_arm(lambda arm: arm.execution.threads),
@@ -61,7 +61,7 @@ use rule profile as profile_again with:
     log:
         "logs/{experiment}/noise/profile/block-{block}.log",
     resources:
-        runtime=runtime("profile", "logs/{experiment}/noise/profile/block-{block}.log"),
+        runtime=runtime("profile_again", "logs/{experiment}/noise/profile/block-{block}.log"),
         gpu=min(1, MOST_GPUS),
         slurm_extra="--exclusive",
         mem_mb=memory_mb(ALL_CORES, "results/{experiment}/noise/profile/block-{block}"),

@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     execution = json.loads(arguments.settings).get("execution", {})
     crossing = supervise(arguments, arguments.record.parent, execution)
 
-    from assay.config.schema import Arm
+    from assay.config.arm import Arm
     from assay.evaluation.run import Run, evaluate
 
     run = Run(

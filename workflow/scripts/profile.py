@@ -25,7 +25,8 @@ def main(argv: list[str] | None = None) -> int:
     add_options(parser)
     arguments = parser.parse_args(argv)
 
-    from assay.config.schema import Arm, Profile
+    from assay.config.arm import Arm
+    from assay.config.schema import Profile
     from assay.profiling.block import profile_block
     from assay.session import end_with_session
 

@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
     execution = json.loads(arguments.settings).get("execution", {})
     crossing = supervise(arguments, arguments.output, execution)
 
-    from assay.config.schema import Arm
+    from assay.config.arm import Arm
     from assay.tracing.run import Run, trace
 
     run = Run(

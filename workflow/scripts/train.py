@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     # The ranks of a run are bounded with the process that starts them.
     crossing = None if arguments.rank else supervise(arguments, arguments.record.parent, execution)
 
-    from assay.config.schema import Arm
+    from assay.config.arm import Arm
     from assay.training.run import Run, train
 
     run = Run(

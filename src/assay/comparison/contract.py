@@ -11,7 +11,8 @@ from typing import Any
 
 from assay.comparison.collect import Evidence
 from assay.comparison.model import Contract, Variable
-from assay.config.schema import ARM_SECTIONS, Experiment, spec_of
+from assay.config.arm import ARM_SECTIONS, spec_of
+from assay.config.schema import Experiment
 from assay.records import canonical_json
 
 ABSENT = "absent"

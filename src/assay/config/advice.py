@@ -7,9 +7,10 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from assay.config.arm import ARM_SECTIONS, AdamW, Arm
 from assay.config.errors import Path as KeyPath
 from assay.config.errors import nearest, short
-from assay.config.schema import ARM_SECTIONS, AdamW, Arm, Experiment
+from assay.config.schema import Experiment
 
 NAME_ADVICE = "write lower-case letters, digits, `-` and `_`, a letter or digit first, e.g. `my-experiment`"
 _MOST_LISTED = 16

@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from assay.config.arm import Arm
 from assay.config.errors import short
 from assay.config.estimate import Estimate, NoiseEstimate, estimate, estimate_noise
 from assay.config.load import load
 from assay.config.resolve import differences, warnings
-from assay.config.schema import Arm, Experiment
+from assay.config.schema import Experiment
 
 if TYPE_CHECKING:
     from rich.text import Text

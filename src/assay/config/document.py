@@ -13,10 +13,12 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from assay.config import arm as arm_models
 from assay.config import schema as schema_models
+from assay.config.arm import ARM_SECTIONS
 from assay.config.load import MOST_SEEDS
 from assay.config.metrics import METRICS
-from assay.config.schema import ARM_SECTIONS, Experiment
+from assay.config.schema import Experiment
 
 ROOT = Path(__file__).parents[3]
 SCHEMA = Path("config/experiment.schema.json")
@@ -123,17 +125,18 @@ def reference() -> str:
 
 def _sections() -> list[tuple[str, type[BaseModel]]]:
     return [
-        ("`model`", schema_models.Model),
-        ("`augmentation`", schema_models.Augmentation),
-        ("`training`", schema_models.Training),
-        ("`training.optimizer` with `name: sgd`", schema_models.SGD),
-        ("`training.optimizer` with `name: adamw`", schema_models.AdamW),
-        ("`training.schedule`", schema_models.Schedule),
-        ("`execution`", schema_models.Execution),
+        ("`model`", arm_models.Model),
+        ("`augmentation`", arm_models.Augmentation),
+        ("`training`", arm_models.Training),
+        ("`training.optimizer` with `name: sgd`", arm_models.SGD),
+        ("`training.optimizer` with `name: adamw`", arm_models.AdamW),
+        ("`training.schedule`", arm_models.Schedule),
+        ("`execution`", arm_models.Execution),
         ("`data`", schema_models.Data),
         ("`metrics`", schema_models.MetricChoice),
         ("`profile`", schema_models.Profile),
         ("`profile.gates`", schema_models.Gates),
+        ("`profile.largest_batch`", schema_models.LargestBatch),
         ("`telemetry`", schema_models.Telemetry),
         ("`comparison`", schema_models.Comparison),
         ("`noise`", schema_models.Noise),

@@ -20,12 +20,13 @@ from assay.config.advice import (
     unknown_key,
     without_tags,
 )
+from assay.config.arm import ARM_SECTIONS, Arm
 from assay.config.bases import BASES, DEFAULT_BASE, SCHEME, own_base, parse
 from assay.config.errors import ConfigError, Problem, short
 from assay.config.errors import Path as KeyPath
 from assay.config.metrics import METRICS, TO_TARGET
 from assay.config.resolve import Difference, names_setting, undeclared
-from assay.config.schema import ARM_SECTIONS, LEAST_NOISE_PAIRS, Arm, Experiment
+from assay.config.schema import LEAST_NOISE_PAIRS, Experiment
 from assay.config.yaml_file import Lines, read_yaml
 from assay.registry import digest_of
 

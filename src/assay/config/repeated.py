@@ -2,7 +2,8 @@
 
 from itertools import count
 
-from assay.config.schema import NAME_LENGTH, Experiment
+from assay.config.arm import NAME_LENGTH
+from assay.config.schema import Experiment
 
 
 def second_self(experiment: Experiment) -> tuple[str, str]:

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from assay.config.schema import Arm, Experiment, spec_of
+from assay.config.arm import Arm, spec_of
+from assay.config.schema import Experiment
 from assay.records import canonical_json, sha256_text
 
 LEAST_SEEDS = 6

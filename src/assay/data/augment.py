@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from assay.config.schema import Augmentation
+from assay.config.arm import Augmentation
 from assay.data.streams import stream
 
 Integers = NDArray[np.int64]

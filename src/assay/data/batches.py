@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from assay.config.schema import Augmentation
+from assay.config.arm import Augmentation
 from assay.data.augment import NOTHING, Draws, draw, erase, flip_and_crop, mix, resize
 from assay.data.store import Split
 from assay.data.streams import stream

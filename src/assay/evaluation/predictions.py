@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from assay.config.schema import Execution
+from assay.config.arm import Execution
 from assay.data.batches import Batch
 from assay.evaluation.metrics import Floats, Integers, cross_entropy, predicted
 from assay.records import write_atomically

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load
 from torch import nn
 
-from assay.config.schema import Arm, spec_of
+from assay.config.arm import Arm, spec_of
 from assay.data.batches import Batches
 from assay.data.store import MANIFEST, Manifest, Store, open_store
 from assay.data.streams import stream_int

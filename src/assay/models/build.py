@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from assay.config.schema import Model
+from assay.config.arm import Model
 from assay.data.streams import stream_int
 from assay.models.errors import ModelError, SizeError, described
 from assay.models.inputs import Inputs

@@ -16,7 +16,7 @@ from pathlib import Path
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector as PrometheusCollector
 
-from assay.config.schema import NAME_PATTERN
+from assay.config.arm import NAME_PATTERN
 from assay.monitoring.files import Moment, seconds_of, stat_of
 from assay.monitoring.job import LEAST_SILENCE
 from assay.monitoring.state import Gpu, Host, Run, Snapshot

@@ -11,8 +11,9 @@ import yaml
 from pydantic import ValidationError
 
 from assay.clock import now
+from assay.config.arm import NAME_PATTERN
 from assay.config.resolve import spec_sha256
-from assay.config.schema import NAME_PATTERN, Experiment
+from assay.config.schema import Experiment
 from assay.monitoring.block import BlockFiles
 from assay.monitoring.files import Moment, Signature, signature, stat_of
 from assay.monitoring.job import LEAST_SILENCE

@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from assay.config.schema import Arm, Profile, spec_of
+from assay.config.arm import Arm, spec_of
+from assay.config.schema import Profile
 from assay.data.store import MANIFEST, open_store
 from assay.environment import capture, code
 from assay.isolation import places

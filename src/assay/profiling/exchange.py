@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from assay.config.schema import Arm, Profile
+from assay.config.arm import Arm
+from assay.config.schema import Profile
 from assay.profiling.largest import Found
 from assay.profiling.summarise import Summary, summarise
 from assay.records import Environment, Outcome, Typed

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterable, Sequence
 from statistics import median
 
-from assay.config.schema import Arm, Profile
+from assay.config.arm import Arm
+from assay.config.schema import Profile
 from assay.profiling.exchange import Result, Timings
 from assay.profiling.summarise import PERCENTILES
 from assay.profiling.training_parts import PARTS

@@ -8,7 +8,7 @@ products and convolutions do. A rate that a card does not have, or that no sourc
 import re
 from dataclasses import dataclass
 
-from assay.config.schema import Execution
+from assay.config.arm import Execution
 
 
 @dataclass(frozen=True)

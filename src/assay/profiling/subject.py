@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from assay.config.schema import Arm, Augmentation
+from assay.config.arm import Arm, Augmentation
 from assay.data.batches import Batches
 from assay.data.store import Store
 from assay.models.build import build

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.nn.functional import cross_entropy
 
-from assay.config.schema import Arm
+from assay.config.arm import Arm
 from assay.data.batches import Batch, Batches
 from assay.profiling.timing import Lap
 from assay.profiling.training_parts import AUGMENT, BACKWARD, FORWARD, OPTIMIZER, TRANSFER, WAIT

@@ -10,7 +10,8 @@ import time
 
 import torch
 
-from assay.config.schema import Arm, Profile
+from assay.config.arm import Arm
+from assay.config.schema import Profile
 from assay.data.store import Store, open_store
 from assay.environment import capture, gpu_uuids
 from assay.profiling.exchange import Request, Result

@@ -4,8 +4,8 @@ from typing import Any
 
 from assay.comparison.model import Contrast, MetricResult
 from assay.comparison.target import NOT_REACHED
+from assay.config.arm import spec_of
 from assay.config.metrics import DESCRIPTIVE, METRICS
-from assay.config.schema import spec_of
 from assay.reporting import kernels, samples, telemetry
 from assay.reporting.noise import floor_cell, noise
 from assay.reporting.numbers import (

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from assay.config.schema import Arm
+from assay.config.arm import Arm
 from assay.data.store import MANIFEST, Store, open_store
 from assay.environment import capture, code
 from assay.isolation import places

@@ -4,7 +4,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from assay.config.schema import spec_of
+from assay.config.arm import spec_of
 from assay.data.store import MANIFEST
 from assay.environment import capture, code, select_device
 from assay.isolation.places import current as current_place

@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from assay.config.schema import Execution
+from assay.config.arm import Execution
 from assay.environment import select_device
 from assay.training.graphs import Recorded
 

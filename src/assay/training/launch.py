@@ -24,7 +24,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import parse_args
 from torch.distributed.run import run as torchrun
 
-from assay.config.schema import Execution
+from assay.config.arm import Execution
 from assay.forkserver import VARIABLE as FORKSERVER
 from assay.records import now
 from assay.training.board import MEETING_SECONDS, Board

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.nn.functional import cross_entropy
 
-from assay.config.schema import Arm
+from assay.config.arm import Arm
 from assay.data.batches import Batch, Batches
 from assay.records import Log
 from assay.training.checkpoint import Checkpoints, random_state, restore_random_state

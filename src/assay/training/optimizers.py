@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from assay.config.schema import SGD, AdamW
+from assay.config.arm import SGD, AdamW
 
 _NORMS = (
     nn.modules.batchnorm._NormBase,

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from assay.config.schema import Execution
+from assay.config.arm import Execution
 
 T = TypeVar("T")
 

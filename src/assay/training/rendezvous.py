@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 
-from assay.config.schema import Execution
+from assay.config.arm import Execution
 
 FIRST_PORT, PORTS = 20_000, 12_000
 """Ports below those that systems hand out by themselves; which one is decided by the job's number."""

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from assay.config.schema import Arm, spec_of
+from assay.config.arm import Arm, spec_of
 from assay.data.batches import Batches
 from assay.data.store import MANIFEST, open_store
 from assay.data.streams import stream_int

@@ -2,7 +2,7 @@
 
 from math import cos, pi
 
-from assay.config.schema import Schedule
+from assay.config.arm import Schedule
 
 ONE_CYCLE_START = 1 / 25
 """Share of the peak at which one-cycle begins."""

@@ -12,8 +12,9 @@ import yaml
 from assay.comparison.floor import NoiseFloor, measure
 from assay.comparison.model import Comparison
 from assay.comparison.run import compare
+from assay.config.arm import spec_of
 from assay.config.repeated import repeated
-from assay.config.schema import Experiment, spec_of
+from assay.config.schema import Experiment
 from assay.records import Code, Device, Environment, Measurement, Record
 
 HASH = "0" * 64

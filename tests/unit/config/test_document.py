@@ -6,8 +6,10 @@ import jsonschema
 import pytest
 import yaml
 
-from assay.config.document import ROOT, generated, main, schema
+from assay.config.arm import Arm, Section
+from assay.config.document import ROOT, _sections, generated, main, schema
 from assay.config.load import load
+from assay.config.schema import Experiment
 
 FILES = [ROOT / "config" / "config.yaml", *sorted((ROOT / "config" / "experiments").glob("*.yaml"))]
 
@@ -18,6 +20,12 @@ def test_generated_files_are_current() -> None:
             f"run `python -m assay.config.document` for {path}"
         )
     assert main(["--check"]) == 0
+
+
+def test_every_section_is_in_the_reference() -> None:
+    documented = {model for _, model in _sections()} | {Arm, Experiment}
+    sections = {model for model in Section.__subclasses__() if model.__module__.startswith("assay.config")}
+    assert sections == documented
 
 
 def test_the_check_can_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from assay.config.schema import Augmentation
+from assay.config.arm import Augmentation
 from assay.data.augment import draw
 from assay.data.batches import Batch, Batches
 from assay.data.store import Split

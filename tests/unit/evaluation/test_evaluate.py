@@ -12,7 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from assay.config.schema import Arm, Data
+from assay.config.arm import Arm
+from assay.config.schema import Data
 from assay.data.prepare import prepare
 from assay.data.store import open_store
 from assay.evaluation.run import Run, evaluate

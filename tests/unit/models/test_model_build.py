@@ -8,7 +8,7 @@ import numpy
 import pytest
 import torch
 
-from assay.config.schema import Model
+from assay.config.arm import Model
 from assay.models.build import build
 from assay.models.builtin import BUILTINS
 from assay.models.errors import ModelError

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torchvision.models  # type: ignore[import-untyped]
 
-from assay.config.schema import Model
+from assay.config.arm import Model
 from assay.models.build import build
 from assay.models.errors import ModelError
 from assay.models.external import build_torchvision

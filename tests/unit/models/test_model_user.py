@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from assay.config.schema import Model
+from assay.config.arm import Model
 from assay.models.build import build
 from assay.models.errors import ModelError
 

@@ -8,7 +8,8 @@ import pytest
 import standin
 from standin import OTHER, UUID, card
 
-from assay.config.schema import Arm, Data, Gates, Profile
+from assay.config.arm import Arm
+from assay.config.schema import Data, Gates, Profile
 from assay.data.prepare import prepare
 from assay.profiling.block import profile_block
 from assay.profiling.gates import Visited, judge

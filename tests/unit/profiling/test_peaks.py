@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from assay.config.schema import Arm, Execution, Profile
+from assay.config.arm import Arm, Execution
+from assay.config.schema import Profile
 from assay.profiling.exchange import Result, Timings
 from assay.profiling.measured import metrics
 from assay.profiling.peaks import PEAKS, peak

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from assay.config.schema import Arm, Data, Profile
+from assay.config.arm import Arm
+from assay.config.schema import Data, Profile
 from assay.data.prepare import prepare
 from assay.isolation.supervisor import Bounds
 from assay.profiling.block import profile_block

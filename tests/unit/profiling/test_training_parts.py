@@ -5,7 +5,8 @@ import time
 import pytest
 import torch
 
-from assay.config.schema import Arm, Data, Profile
+from assay.config.arm import Arm
+from assay.config.schema import Data, Profile
 from assay.data.batches import Batches
 from assay.data.prepare import prepare
 from assay.data.store import open_store

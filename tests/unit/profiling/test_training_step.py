@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from assay.config.schema import Arm
+from assay.config.arm import Arm
 from assay.models.build import build
 from assay.profiling.training_step import TrainingStep
 

@@ -15,8 +15,9 @@ import yaml
 
 from assay.comparison.floor import measure
 from assay.comparison.run import compare
+from assay.config.arm import spec_of
 from assay.config.repeated import second_self
-from assay.config.schema import Experiment, spec_of
+from assay.config.schema import Experiment
 from assay.records import Code, Device, Environment, Log, Measurement, Outcome, Record
 
 ARMS: dict[str, dict[str, Any]] = {

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from assay.config.schema import Execution
+from assay.config.arm import Execution
 from assay.training.execution import apply, autocast, compiled
 from assay.training.graphs import Recorded, _refusal, _undisturbed
 

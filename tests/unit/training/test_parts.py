@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from assay.config.schema import SGD, AdamW, Schedule
+from assay.config.arm import SGD, AdamW, Schedule
 from assay.training.ema import EMA
 from assay.training.optimizers import build_optimizer, parameter_groups
 from assay.training.schedule import factor

@@ -2,7 +2,7 @@
 
 import pytest
 
-from assay.config.schema import Execution
+from assay.config.arm import Execution
 from assay.training.rendezvous import FIRST_PORT, PORTS, Meeting, hosts, meeting
 
 TWO = Execution(nodes=2)

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from assay.config.schema import Arm, Data
+from assay.config.arm import Arm
+from assay.config.schema import Data
 from assay.data.prepare import prepare
 from assay.records import Record
 from assay.training.run import Run, train
