@@ -92,12 +92,13 @@ def test_the_resolved_file_stands_for_its_folder(folder: Path, capsys: pytest.Ca
     [
         (["results"], "results: is no folder of results; name one of results/e"),
         (["nowhere"], "nowhere: no such file or folder; to watch an experiment from before it begins"),
-        ([".."], "is no folder of results; name one, e.g. results/digits"),
+        (["empty"], "empty: is no folder of results; name one, e.g. results/digits"),
     ],
 )
 def test_mistakes_end_with_2_and_say_what_to_write(
     folder: Path, capsys: pytest.CaptureFixture[str], words: list[str], told: str
 ) -> None:
+    Path("empty").mkdir()
     assert main(["watch", *words]) == 2
     assert told in capsys.readouterr().err
 
