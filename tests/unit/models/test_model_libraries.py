@@ -151,7 +151,7 @@ def test_images_that_are_not_square() -> None:
 
 def test_torchvision_is_imported_only_for_its_models() -> None:
     program = (
-        "import sys; from assay.config.schema import Model; from assay.models.build import build\n"
+        "import sys; from assay.config.arm import Model; from assay.models.build import build\n"
         "build(Model(source='builtin:cnn'), image_shape=(8, 8, 1), classes=2, seed=0, module_roots=[])\n"
         "assert not {'torchvision', 'timm', 'torch._dynamo'} & set(sys.modules)"
     )
