@@ -273,8 +273,8 @@ def _visit(request: dict[str, Any], watch: Watch, resting: Idle | None, settled:
     machine = Machine(os.getpid())
     with tempfile.TemporaryDirectory(prefix="assay-visit-") as folder:
         path = Path(folder) / "result.json"
-        # What one visit compiled, the next one is not to find: each starts cold.
-        environment |= {name: f"{folder}/{name}" for name in _COMPILED}
+        # What one visit compiled, the next one is not to find: each starts cold. PyTorch leaves temporary files behind.
+        environment |= {name: f"{folder}/{name}" for name in _COMPILED} | {"TMPDIR": folder}
         started, before, launched = now(), machine.read(), time.monotonic()
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "assay.profiling.visit"],

@@ -27,6 +27,7 @@ QUICK = {
 }
 NETS = """
 import os
+import tempfile
 import time
 import torch
 
@@ -60,6 +61,10 @@ def slower(num_classes):
 
 def crashing(num_classes):
     return Net(num_classes, end)
+
+def littering(num_classes):
+    print("left", tempfile.mkstemp()[1])
+    return plain(num_classes)
 
 def not_finite(num_classes):
     return Net(num_classes, lambda scores: scores * float("nan"))
@@ -302,6 +307,18 @@ def test_a_visit_imports_nothing_that_it_does_not_need():
     program = "import sys, assay.profiling.block; print('torch' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
     assert found.stdout.strip() == "False", found.stderr
+
+
+def test_a_visit_leaves_no_temporary_files_and_loses_no_words(folder, tmp_path, monkeypatch, capfd):
+    """It ends without the orderly exit in which PyTorch, and a user's module, would tidy up."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    profile(folder, tmp_path / "output", {"a": "own_nets:littering"})
+    said = capfd.readouterr().out
+    assert said.count("left /") == 2, "one for each visit"
+    assert list(temporary.iterdir()) == []
 
 
 def test_script_takes_settings_without_those_that_cost_nothing(folder, tmp_path):
