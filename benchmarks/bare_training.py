@@ -15,14 +15,14 @@ import torch
 from torch import nn
 
 
-def network(kind: str, classes: int, size: int) -> nn.Module:
+def network(kind: str, classes: int, size: int, channels: int = 1) -> nn.Module:
     """The networks of the default experiment, layer by layer."""
     if kind == "mlp":
-        widths = (size * size, 256, 128)
+        widths = (channels * size * size, 256, 128)
         hidden = [layer for pair in pairwise(widths) for layer in (nn.Linear(*pair), nn.ReLU(inplace=True))]
         return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(widths[-1], classes))
     layers: list[nn.Module] = []
-    for stage, (before, after) in enumerate(pairwise((1, 16, 32, 64))):
+    for stage, (before, after) in enumerate(pairwise((channels, 16, 32, 64))):
         layers += [nn.MaxPool2d(2)] if stage else []
         layers += [
             nn.Conv2d(before, after, 3, padding=1, bias=False),

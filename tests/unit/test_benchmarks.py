@@ -1,0 +1,107 @@
+"""The controls of benchmarks/: both sides must do the same work, and what was left out is said."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def training():
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        import training
+
+        return training
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+
+
+def options(**changed):
+    chosen = {"model": "builtin:cnn", "size": 16, "timm": None, "torchvision": None, "timm_model": None}
+    sizes = {"epochs": 2, "images": 80, "batch_size": 16, "device": "cpu", "tables": []}
+    return argparse.Namespace(**(chosen | sizes | changed))
+
+
+def test_networks_that_differ_are_refused(training, monkeypatch):
+    training.check_networks(options())
+    wider = training.Model(source="builtin:cnn", options={"width": 32})
+    monkeypatch.setattr(training, "model_of", lambda _: wider)
+    with pytest.raises(SystemExit, match=r"bare loop's network has \d+ parameters, Assay's has \d+"):
+        training.check_networks(options())
+
+
+def test_references_that_are_not_given_are_named(training, capsys):
+    training.run(options())
+    said = capsys.readouterr().out
+    assert "left out: timm's" in said and "left out: torchvision's" in said
+
+
+@pytest.mark.parametrize("checkout", ["timm", "torchvision"])
+def test_a_folder_that_is_no_checkout_is_refused(training, tmp_path, checkout):
+    with pytest.raises(SystemExit, match=f"--{checkout} .*train.py"):
+        training.contenders(options(model="resnet18", **{checkout: tmp_path}), tmp_path, "memory")
+
+
+def test_too_little_to_time_is_refused(training):
+    with pytest.raises(SystemExit, match="--epochs"):
+        training.run(options(epochs=1))
+    with pytest.raises(SystemExit, match="--images"):
+        training.run(options(images=72))
+
+
+@pytest.mark.parametrize(
+    ("name", "end", "other"),
+    [
+        ("torchvision", "Test:  Acc@1 11.328 Acc@5 52.734", "Test:   [0/2]  eta: 0:00:00  acc1: 9.3750"),
+        ("timm", "Test: [   1/1]  Time: 0.038 (0.043)", "Test: [   0/1]  Time: 0.048 (0.048)"),
+        ("bare", "epoch 3: 0.102", "no epoch"),
+    ],
+)
+def test_the_end_of_an_epoch_is_told_from_other_lines(training, name, end, other):
+    assert training.EPOCH_ENDS[name].search(end)
+    assert not training.EPOCH_ENDS[name].search(other)
+
+
+def test_an_interval_holds_the_ratio_and_widens_with_the_spread(training):
+    steady, restless = [10.0, 10.1, 9.9, 10.0, 10.0], [5.0, 20.0, 10.0, 2.0, 11.0]
+    low, high = training.spread(steady, steady[::-1])
+    assert low <= 1 <= high and high - low < 0.05
+    low, high = training.spread(steady, restless)
+    assert high - low > 0.5
+
+
+def test_tensors_in_memory_are_each_image_once_cropped_and_flipped(training):
+    from contenders import MEAN, PADDING, STD, Loader
+
+    images = torch.full((10, 8, 8, 3), 200, dtype=torch.uint8)
+    images[:, :, 0] = 255  # the left edge
+    labels = torch.arange(10)
+    loader = Loader(images, labels, 5, training=True)
+    batches = list(loader)
+    assert sorted(int(label) for _, some in batches for label in some) == list(range(10))
+    bright = (255 / 255 - MEAN[0]) / STD[0]
+    dark = (0 - MEAN[0]) / STD[0]
+    drawn = torch.cat([loader.crop(torch.arange(10)) for _ in range(50)]).float()
+    pixels = torch.cat([images for images, _ in batches])
+    assert pixels.shape == (10, 3, 8, 8) and pixels.is_contiguous()
+    assert float(pixels[:, 0].max()) <= bright + 1e-5 and float(pixels[:, 0].min()) >= dark - 1e-5
+    left = (drawn[:, 0] == 255).any(1).nonzero()[:, 1]
+    assert int(left.min()) == 0 and int(left.max()) == 7, "some are flipped, some are not"
+    assert float((drawn == 0).float().mean()) > 0.1 * PADDING / 8, "and moved beyond the border"
+
+
+def test_validation_images_come_in_order_and_unchanged(training):
+    from contenders import MEAN, STD, Loader
+
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (7, 8, 8, 3), dtype=np.uint8))
+    loader = Loader(images, torch.arange(7), 5, training=False)
+    found = torch.cat([some for some, _ in loader])
+    back = found * torch.tensor(STD).view(3, 1, 1) + torch.tensor(MEAN).view(3, 1, 1)
+    assert torch.equal((back * 255).round().to(torch.uint8).permute(0, 2, 3, 1), images)
+    assert len(loader) == 2
