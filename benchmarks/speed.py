@@ -21,17 +21,17 @@ Line = tuple[str, str, str, str, str]
 """What; Assay's; the other's; ratio with its interval; the aim."""
 
 
-def interval(middle: float, low: float, high: float) -> str:
-    return f"{middle:.3f} [{low:.3f}, {high:.3f}]"
-
-
 def trainings(options: argparse.Namespace) -> list[Line]:
-    lines = []
+    lines: list[Line] = []
     for table, (ours, *others) in training.run(options).items():
         for row in others:
-            what = f"images/s, {table}: {row.name}"
-            ratio = interval(row.ratio, *row.interval)
-            lines.append((what, f"{ours.rate:,.1f}", f"{row.rate:,.1f}", ratio, ">= 1"))
+            rates = f"{ours.rate:,.1f}", f"{row.rate:,.1f}"
+            lines.append(
+                (f"images/s, {table}: {row.name}", *rates, training.shown(row.ratio, row.interval), ">= 1")
+            )
+            rates = f"{ours.cpu_rate:,.1f}", f"{row.cpu_rate:,.1f}"
+            ratio = training.shown(row.cpu_ratio, row.cpu_interval)
+            lines.append(("    per CPU second", *rates, ratio, ">= 1"))
     return lines
 
 
@@ -45,7 +45,10 @@ def visits(options: argparse.Namespace) -> list[Line]:
         other = f"{medians[1][part]:.2f}" if len(medians) == 2 else "-"
         lines.append((f"s added to a visit, {part}", f"{medians[0][part]:.2f}", other, "-", "-"))
     sums = [f"{median(visit.sum_of(parts) for parts in rounds):.2f}" for rounds in found.values()]
-    ratio = interval(*visit.ratio(*found.values())) if len(sums) == 2 else "-"
+    ratio = "-"
+    if len(sums) == 2:
+        middle, *ends = visit.ratio(*found.values())
+        ratio = training.shown(middle, (ends[0], ends[1]))
     return [*lines, ("s added to a visit, all", sums[0], sums[1] if len(sums) == 2 else "-", ratio, "< 1")]
 
 
@@ -56,7 +59,7 @@ def sampler(options: argparse.Namespace) -> list[Line]:
     with tempfile.TemporaryDirectory() as folder:
         ratios, cost = telemetry.pairs(settings, Path(folder) / "telemetry.jsonl")
     os.sched_setaffinity(0, cpus)
-    ratio = interval(median(ratios), *telemetry.interval_of_median(ratios))
+    ratio = training.shown(median(ratios), telemetry.interval_of_median(ratios))
     return [
         ("throughput with the sampler / without", "-", "-", ratio, f"> {1 - telemetry.AIM:.3f}"),
         ("CPU time of the sampler, of one CPU", f"{cost:.2%}", "-", "-", f"< {telemetry.AIM:.1%}"),

@@ -10,6 +10,8 @@ Table `files`: resized crops and flips; the references decode PNG files as they 
 Table `memory`: padded crops and flips; the references' loops, and a bare one, get tensors that are already on the device.
 Assay's side is the entry point that the workflow starts, with log, telemetry at 10 Hz and checkpoints. An epoch begins where
 the validation of the one before ended; the first is warm-up. Contenders take turns; every round begins with another one.
+Images per second of the main thread's CPU time are told too: where a loader has no workers and there is one thread, that thread
+does all the work, and other programs on the machine take less of that figure.
 """
 
 import argparse
@@ -25,6 +27,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -47,12 +50,23 @@ EPOCH_ENDS = {
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table: images a second, ratio of Assay's to it, and the interval of that."""
+    """One line of a table: images a second, of time and of its main thread's CPU time; ratios of Assay's to them."""
 
     name: str
     rate: float
     ratio: float
     interval: tuple[float, float]
+    cpu_rate: float
+    cpu_ratio: float
+    cpu_interval: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Moment:
+    """The end of an epoch: seconds since the epoch of the clock, and of CPU time of the main thread."""
+
+    time: float
+    cpu: float
 
 
 def make_images(folder: Path, options: argparse.Namespace) -> None:
@@ -99,8 +113,8 @@ def check_networks(options: argparse.Namespace) -> None:
             sys.exit(f"--model {options.model}: {name}'s network has {found} parameters, Assay's has {count}")
 
 
-def assay(options: argparse.Namespace, folder: Path, augmentation: dict[str, object]) -> list[float]:
-    """When the epochs ended, in seconds."""
+def assay(options: argparse.Namespace, folder: Path, augmentation: dict[str, object]) -> list[Moment]:
+    """When the epochs ended, by the log; CPU time is what the samples of telemetry say of that moment."""
     optimizer = {"name": "sgd", "learning_rate": 0.05, "nesterov": False, "decay_norms_and_biases": True}
     settings = {
         "model": model_of(options).model_dump(mode="json"),
@@ -122,15 +136,21 @@ def assay(options: argparse.Namespace, folder: Path, augmentation: dict[str, obj
             *("--telemetry", "0.1"),
         ]
         follow(command, options, None)
-        events = [json.loads(line) for line in (record.parent / "log.jsonl").read_text().splitlines()]
-    return [
-        datetime.fromisoformat(event["timestamp"]).timestamp()
-        for event in events
-        if event["event"] == "epoch"
-    ]
+        ends = [moment(event) for event in events(record.parent / "log.jsonl", "epoch")]
+        samples = events(record.parent / "telemetry.jsonl", "sample")
+    times, used = [moment(sample) for sample in samples], [sample["cpu"]["busy_s"] for sample in samples]
+    return [Moment(end, float(np.interp(end, times, used))) for end in ends]
 
 
-def follow(command: list[str], options: argparse.Namespace, marker: re.Pattern[str] | None) -> list[float]:
+def events(path: Path, kind: str) -> list[dict[str, Any]]:
+    return [event for event in map(json.loads, path.read_text().splitlines()) if event["event"] == kind]
+
+
+def moment(event: dict[str, Any]) -> float:
+    return datetime.fromisoformat(event["timestamp"]).timestamp()
+
+
+def follow(command: list[str], options: argparse.Namespace, marker: re.Pattern[str] | None) -> list[Moment]:
     """Run to the end on the CPUs that all contenders get; when the lines came that `marker` finds."""
     environment = os.environ | {
         "OMP_NUM_THREADS": str(options.threads),
@@ -151,7 +171,8 @@ def follow(command: list[str], options: argparse.Namespace, marker: re.Pattern[s
     for line in process.stdout:
         said.append(line)
         if marker is not None and marker.search(line):
-            ends.append(time.time())
+            used = int(Path(f"/proc/{process.pid}/schedstat").read_text().split()[0]) / 1e9
+            ends.append(Moment(time.time(), used))
     if process.wait() != 0:
         sys.exit(f"{' '.join(command)} ended with status {process.returncode}:\n{''.join(said[-40:])}")
     return ends
@@ -191,13 +212,15 @@ def timm_options(options: argparse.Namespace, folder: Path, workers: int) -> lis
     ]
 
 
-def contenders(options: argparse.Namespace, folder: Path, table: str) -> dict[str, Callable[[], list[float]]]:
+def contenders(
+    options: argparse.Namespace, folder: Path, table: str
+) -> dict[str, Callable[[], list[Moment]]]:
     scripts = {
         "timm": (options.timm, "train.py", timm_options),
         "torchvision": (options.torchvision, "references/classification/train.py", torchvision_options),
     }
     augmentation = {"crop_padding": 4} if table == "memory" else {"resized_crop": [0.08, 1.0]}
-    found: dict[str, Callable[[], list[float]]] = {
+    found: dict[str, Callable[[], list[Moment]]] = {
         "assay, train stage": lambda: assay(options, folder, augmentation | {"horizontal_flip": 0.5})
     }
     mine = [sys.executable, str(REPOSITORY / "benchmarks" / "contenders.py")]
@@ -230,27 +253,30 @@ def measure(options: argparse.Namespace, folder: Path, table: str) -> list[Row]:
     """Assay first; the others by their rate."""
     runs = contenders(options, folder, table)
     rates: dict[str, list[float]] = {name: [] for name in runs}
+    cpu_rates: dict[str, list[float]] = {name: [] for name in runs}
     names = list(runs)
+    images = options.images // options.batch_size * options.batch_size * (options.epochs - 1)
     for number in range(options.rounds):
         shift = number % len(names)
         for name in names[shift:] + names[:shift]:
             ends = runs[name]()
             if len(ends) != options.epochs:
                 sys.exit(f"{name}: said {len(ends)} times that it had validated, not {options.epochs} times")
-            steps = options.images // options.batch_size * options.batch_size
-            rates[name].append(steps * (options.epochs - 1) / (ends[-1] - ends[0]))
-            print(f"{table}, round {number + 1}: {name}: {rates[name][-1]:.1f} images/s", file=sys.stderr)
-    ours = rates[names[0]]
+            rates[name].append(images / (ends[-1].time - ends[0].time))
+            cpu_rates[name].append(images / (ends[-1].cpu - ends[0].cpu))
+            told = f"{rates[name][-1]:.1f} images/s, {cpu_rates[name][-1]:.1f} per CPU second"
+            print(f"{table}, round {number + 1}: {name}: {told}", file=sys.stderr)
     rows = [
-        Row(
-            name,
-            statistics.median(found),
-            statistics.median(ours) / statistics.median(found),
-            spread(ours, found),
-        )
-        for name, found in rates.items()
+        Row(name, *compared(rates[names[0]], rates[name]), *compared(cpu_rates[names[0]], cpu_rates[name]))
+        for name in names
     ]
     return [rows[0], *sorted(rows[1:], key=lambda row: -row.rate)]
+
+
+def compared(ours: list[float], theirs: list[float]) -> tuple[float, float, tuple[float, float]]:
+    """Their median; ratio of our median to it; its interval."""
+    middle = statistics.median(theirs)
+    return middle, statistics.median(ours) / middle, spread(ours, theirs)
 
 
 def spread(ours: list[float], theirs: list[float], resamples: int = 10_000) -> tuple[float, float]:
@@ -274,7 +300,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", type=int, default=1024, help="of an epoch")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--epochs", type=int, default=4, help="the first is warm-up")
-    parser.add_argument("--checkpoint-seconds", type=float, default=2.0, help="between Assay's checkpoints")
+    parser.add_argument("--checkpoint-seconds", type=float, default=30.0, help="between Assay's checkpoints")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--cpus", type=int, default=1, help="that a contender may use, with all it starts")
     parser.add_argument("--workers", type=int, nargs="+", default=[0], help="of the references' loaders")
@@ -291,10 +317,14 @@ def described(options: argparse.Namespace) -> str:
 
 def print_table(table: str, rows: list[Row], options: argparse.Namespace) -> None:
     print(f"\n{table}: {described(options)}")
-    print(f"{'contender':<40}{'images/s':>12}{'assay / it':>14}{'95% interval':>20}")
+    print(f"{'contender':<36}{'images/s':>10}{'assay / it':>26}{'/ CPU s':>11}{'assay / it':>26}")
     for row in rows:
-        low, high = row.interval
-        print(f"{row.name:<40}{row.rate:>12,.1f}{row.ratio:>14.3f}{f'[{low:.3f}, {high:.3f}]':>20}")
+        wall, cpu = shown(row.ratio, row.interval), shown(row.cpu_ratio, row.cpu_interval)
+        print(f"{row.name:<36}{row.rate:>10,.1f}{wall:>26}{row.cpu_rate:>11,.1f}{cpu:>26}")
+
+
+def shown(ratio: float, interval: tuple[float, float]) -> str:
+    return f"{ratio:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"
 
 
 def run(options: argparse.Namespace) -> dict[str, list[Row]]:
