@@ -36,7 +36,8 @@ sys.path.insert(0, str(REPOSITORY / "src"))
 
 from contenders import build as contenders_build  # noqa: E402
 
-from assay.config.schema import Data, Model  # noqa: E402
+from assay.config.arm import Model  # noqa: E402
+from assay.config.schema import Data  # noqa: E402
 from assay.data.prepare import prepare  # noqa: E402
 from assay.models.build import build  # noqa: E402
 

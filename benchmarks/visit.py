@@ -25,8 +25,8 @@ import numpy as np
 REPOSITORY = Path(__file__).parents[1]
 sys.path.insert(0, str(REPOSITORY / "src"))
 
+from assay.config.arm import spec_of  # noqa: E402
 from assay.config.load import load  # noqa: E402
-from assay.config.schema import spec_of  # noqa: E402
 from assay.data.prepare import prepare  # noqa: E402
 
 PARTS = ("start", "between", "end", "block")
