@@ -175,6 +175,5 @@ if __name__ == "__main__":
     status = main()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(
-        status
-    )  # an orderly exit frees, object by object, what PyTorch loaded: half a second in which nothing is done
+    # An orderly exit frees, object by object, what PyTorch loaded: half a second in which nothing is done.
+    os._exit(status)
