@@ -64,7 +64,6 @@ def snakemake(folder: Path, jobs: int, *, group: str = "", **settings: object) -
 WAYS: dict[str, Callable[[Path, int], None]] = {
     "sbatch": sbatch,
     "one Slurm job each": snakemake,
-    "in job arrays": lambda folder, jobs: snakemake(folder, jobs, **{"slurm-array-jobs": "all"}),
     f"groups of {TOGETHER}": lambda folder, jobs: snakemake(
         folder, jobs, group='group: "small"', **{"group-components": [f"small={TOGETHER}"]}
     ),
