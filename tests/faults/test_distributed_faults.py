@@ -1,6 +1,8 @@
 """Runs on several devices: what they share with one device, and how they end when a rank or a node does."""
 
+import contextlib
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -14,9 +16,11 @@ import torch
 from safetensors.torch import load_file
 from training_processes import SETTINGS, digits, essence, finish, lines, samplers, start, wait_for_checkpoint
 
+from assay.config.arm import Execution
 from assay.forkserver import VARIABLE, Server
 from assay.records import ASKED_TO_END, Record
 from assay.training.measured import no_metrics
+from assay.training.rendezvous import PORTS, meeting
 
 __all__ = ["digits"]
 
@@ -75,10 +79,23 @@ def ended(running: Running, within: float = 20.0) -> str:
     return output
 
 
-def two_nodes(folder: Path, digits: Path, changed: dict[str, Any], job: int) -> tuple[Running, Running]:
+def free_job() -> int:
+    """The number of a job whose port nobody has: tests beside this one run jobs of their own."""
+    while True:
+        job = secrets.randbelow(PORTS)
+        environment = {"SLURM_JOB_ID": str(job), "SLURM_NNODES": "2", "SLURM_NODEID": "0"}
+        place = meeting(
+            Execution(nodes=2), environment | {"SLURM_STEP_ID": "0", "SLURM_STEP_NODELIST": "localhost"}
+        )
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("", place.port))
+            return job
+
+
+def two_nodes(folder: Path, digits: Path, changed: dict[str, Any]) -> tuple[Running, Running]:
     """The same command twice, each as Slurm's variables would have it on a node of its own."""
     common = {
-        "SLURM_JOB_ID": str(job),
+        "SLURM_JOB_ID": str(free_job()),
         "SLURM_STEP_ID": "0",
         "SLURM_NNODES": "2",
         "SLURM_STEP_NODELIST": "nowhere[08-09]",
@@ -265,7 +282,7 @@ def test_an_error_on_one_rank_is_told_with_its_traceback(tmp_path: Path, digits:
 def test_two_nodes_train_what_two_devices_of_one_do(
     tmp_path: Path, digits: Path, undisturbed: Record
 ) -> None:
-    nodes = two_nodes(tmp_path, digits, settings(1, 2), job=os.getpid())
+    nodes = two_nodes(tmp_path, digits, settings(1, 2))
     for running in nodes:
         output = ended(running, within=60)
         assert running.returncode == 0, output
@@ -276,7 +293,7 @@ def test_two_nodes_train_what_two_devices_of_one_do(
 
 
 def test_a_rank_killed_on_one_node_ends_the_others_too(tmp_path: Path, digits: Path) -> None:
-    first, second = two_nodes(tmp_path, digits, settings(1, 2, epochs=1000), job=os.getpid() + 1)
+    first, second = two_nodes(tmp_path, digits, settings(1, 2, epochs=1000))
     wait_for_checkpoint(tmp_path, first)
     victim = rank_process(1, second.pid)
     os.kill(victim, signal.SIGKILL)
@@ -290,7 +307,7 @@ def test_a_rank_killed_on_one_node_ends_the_others_too(tmp_path: Path, digits: P
 
 @pytest.mark.parametrize("lost", [0, 1])
 def test_a_node_that_dies_ends_the_others_too(lost: int, tmp_path: Path, digits: Path) -> None:
-    both = two_nodes(tmp_path, digits, settings(1, 2, epochs=1000), job=os.getpid() + 2 + lost)
+    both = two_nodes(tmp_path, digits, settings(1, 2, epochs=1000))
     wait_for_checkpoint(tmp_path, both[0])
     both[lost].kill()
     both[lost].communicate(timeout=30)
@@ -300,7 +317,7 @@ def test_a_node_that_dies_ends_the_others_too(lost: int, tmp_path: Path, digits:
 
 
 def test_a_signal_to_one_node_ends_all_at_the_same_step(tmp_path: Path, digits: Path) -> None:
-    both = two_nodes(tmp_path, digits, settings(1, 2, epochs=1000), job=os.getpid() + 4)
+    both = two_nodes(tmp_path, digits, settings(1, 2, epochs=1000))
     wait_for_checkpoint(tmp_path, both[0])
     both[1].send_signal(signal.SIGUSR1)
     for running in both:
