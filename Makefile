@@ -13,7 +13,7 @@ WORKERS ?= 4
 # What a recipe starts Python by.
 python = @$(if $(PYTHON),$(PYTHON),echo "set-up: there is no Python; install 3.11 or newer" >&2; false)
 
-.PHONY: help demo test setup setup-dev integration slow lint format docs lock clean
+.PHONY: help demo test setup setup-dev programs integration slow lint format docs lock clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
@@ -30,8 +30,11 @@ setup: ## the environment to run experiments
 setup-dev: ## the environment to work on Assay
 	$(python) tools/setup.py --dev $(SETUP)
 
+programs: ## what integration tests start and PyPI has, in an environment of its own
+	$(python) tools/setup.py --environment .programs --requirements requirements/programs.txt --needs 2000000000
+
 integration: setup-dev ## the tests that need real programs; says which it skipped for want of which
-	@$(BIN)/python -m pytest tests/integration -rs
+	@PATH="$$PATH:$(CURDIR)/.programs/bin" $(BIN)/python -m pytest tests/integration -rs
 
 slow: setup-dev ## the tests that take long
 	@$(BIN)/python -m pytest tests/unit -m slow -n $(WORKERS)
@@ -55,4 +58,4 @@ lock: ## resolve requirements anew; UPGRADE=--upgrade takes the newest of each
 	$(BIN)/python tools/lock.py $(UPGRADE)
 
 clean: ## remove the environment
-	rm -rf $(ENVIRONMENT)
+	rm -rf $(ENVIRONMENT) .programs

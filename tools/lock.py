@@ -4,7 +4,9 @@
     make lock UPGRADE=--upgrade    take the newest of each
 
 `bootstrap.txt` installs and builds the rest, `run.txt` runs experiments, `dev.txt` also tests and lints;
-`torch-oldest.txt` and `torch-newest.txt` are for the short checks against the oldest and the newest supported PyTorch.
+`programs.txt` holds the programs that
+integration tests start; `torch-oldest.txt` and `torch-newest.txt` are for the short checks against the oldest and the newest
+supported PyTorch.
 For the image, `containers/torch.txt` holds PyTorch, for bases without one, and `containers/requirements.txt` the rest, in the
 versions of `run.txt`.
 """
@@ -59,6 +61,7 @@ def main() -> None:
     compile_lock("bootstrap.txt", ["uv", "setuptools"])
     compile_lock("run.txt", [*run, *DEFAULT_TORCH])
     compile_lock("dev.txt", [*run, *DEFAULT_TORCH, *dev])
+    compile_lock("programs.txt", groups["programs"])
     compile_lock("torch-oldest.txt", [*run, *OLDEST_TORCH, *test])
     compile_lock("torch-newest.txt", [*run, *NEWEST_TORCH, *test])
     lock_image(run)
