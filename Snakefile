@@ -35,6 +35,7 @@ rule all:
 
 
 onstart:
+    check_executor()
     verify_image()
     check_store()
     session.start(EXPERIMENT.name, fork_jobs=IMAGE is None and workflow.local_exec)

@@ -1,4 +1,4 @@
-"""What a cluster is asked for, by dry run: the executor needs no Slurm for that."""
+"""What a cluster is asked for, and what is refused before it is: the executor needs no Slurm for either."""
 
 import re
 from typing import Any
@@ -53,3 +53,19 @@ def test_nodes_that_cannot_be_had_are_refused(
     else:
         project.write(on(**execution))
     assert words in said(project, *arguments)
+
+
+@pytest.mark.parametrize("by_profile", [False, True])
+def test_job_arrays_are_refused_before_any_job(by_profile: bool, project: Project) -> None:
+    arguments = ["--slurm-array-jobs", "train,evaluate"]
+    if by_profile:
+        site = project.folder / "site"
+        site.mkdir()
+        (site / "config.yaml").write_text("slurm-array-jobs: train,evaluate\n")
+        arguments = ["--profile", str(site)]
+    done = project.snakemake("--executor", "slurm", "--jobs", "2", *arguments)
+    told = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert "--slurm-array-jobs=train,evaluate: refused" in told and "--group-components" in told, told
+    assert "Traceback" not in told
+    assert not project.results.exists() and not list(project.folder.glob(".snakemake/slurm_logs/*"))

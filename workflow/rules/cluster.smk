@@ -1,9 +1,17 @@
 # What running on a cluster takes beside the rules.
 from snakemake.cli import get_appdirs
 
-from assay.slurm.executor import leave_container_program_to_nodes, see_cancelled_jobs
+from assay.slurm.executor import leave_container_program_to_nodes, refuse_arrays, see_cancelled_jobs
 from assay.slurm.requeue import requeue_when_interrupted
 from assay.slurm.shadow import named_profiles, shadowed
+
+
+def check_executor():
+    """Before any job: Snakemake tells the executor's settings no earlier, and a dry run not at all."""
+    try:
+        refuse_arrays(workflow.executor_settings)
+    except ValueError as error:
+        raise WorkflowError(str(error)) from None
 
 
 def unfinished():

@@ -24,6 +24,20 @@ def see_cancelled_jobs() -> None:
     executor.query_job_status = first_words
 
 
+def refuse_arrays(settings: object) -> None:
+    """Of its job arrays every task may run the first job, and the others are never made (version 2.8.0).
+
+    settings: the executor's; any other's have no arrays. Raises: ValueError.
+    """
+    rules = getattr(settings, "array_jobs", None)
+    if rules:
+        raise ValueError(
+            f"--slurm-array-jobs={rules}: refused, for every task of an array may run the array's first job; leave it out, here "
+            "and in the profile (slurm-array-jobs), and let short jobs share one: --groups evaluate=small "
+            "--group-components small=25"
+        )
+
+
 def leave_container_program_to_nodes() -> None:
     """Let a node without Apptainer submit jobs that run in an image on nodes that have it.
 
