@@ -45,7 +45,7 @@ def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fix
             Log(folder / "log.jsonl", identity={"arm": arm, "seed": seed}) as log,
         ):
             until = time.monotonic() + 20
-            while not (folder / "telemetry.jsonl").exists() and time.monotonic() < until:
+            while not _begun(folder / "telemetry.jsonl") and time.monotonic() < until:
                 time.sleep(0.01)
             for step in range(1, 11):
                 time.sleep(seconds / 10)
@@ -57,6 +57,11 @@ def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fix
         return load(results)
 
     return run
+
+
+def _begun(path: Path) -> bool:
+    """The first lines are written with the first sample, some time after the file is there."""
+    return path.exists() and path.stat().st_size > 0
 
 
 def drawn(results: Results, name: str):
@@ -76,20 +81,21 @@ def shaded(axes) -> list[tuple[float, float]]:
 
 
 def test_throttling_is_shaded_where_it_was(watched: Watched) -> None:
-    hot = at(0.25, temperature=88, sm=1200, power=300_000, reasons=0x28)
-    results = watched(card(reasons=4), at(0.1, reasons=0), hot, seconds=0.6)
+    hot = at(0.5, temperature=88, sm=1200, power=300_000, reasons=0x28)
+    results = watched(card(reasons=4), at(0.3, reasons=0), hot, seconds=0.8)
     figure, caption = drawn(results, "telemetry-mlp-seed-0")
     assert labels(figure) == ["loss", *(panel.title for panel in GPU_PANELS)]
     told = read(results.run_path("mlp", 0, "train", "telemetry.jsonl"))
-    first = told.held.index(True)
-    assert 3 < first < len(told.held) and all(told.held[first:])
+    first, after_cap = told.held.index(True), told.capped.index(False)
+    assert 0 < after_cap <= first and all(told.held[first:]) and not any(told.capped[after_cap:])
     for axes in figure.axes:
         spans = shaded(axes)
         assert len(spans) == 2, "heat, and before it the power limit"
         begin, end = spans[0]
         assert begin == pytest.approx(told.times[first] - told.times[0], abs=1e-6)
         assert end >= told.times[-1] - told.times[0]
-        assert spans[1][0] == pytest.approx(0, abs=0.1) and spans[1][1] < begin
+        cap_ends = told.times[after_cap] - told.times[0]
+        assert spans[1] == pytest.approx((0, cap_ends), abs=1e-6) and cap_ends <= begin
     assert "Shaded orange: heat or a fault" in caption and "Shaded yellow: the power limit" in caption
     (row,) = [row for row in tables_of(results, "telemetry") if row["of"] == "seed 0"]
     assert 0 < row["throttled_share"] < 1 and row["temperature_c"] == 88 and row["gpu"] == standin.UUID
@@ -169,7 +175,7 @@ def test_a_damaged_file_is_named(watched: Watched, damage: str) -> None:
     with pytest.raises(ReportError, match=r"seed-0/train/telemetry\.jsonl: not telemetry: .*remove the file"):
         read(path)
     path.write_text(path.read_text().removesuffix(damage) + '{"event": "samp')
-    assert len(read(path).times) > 2, "the half line of a killed sampler is left out"
+    assert len(read(path).times) >= 2, "the half line of a killed sampler is left out"
 
 
 def test_a_damaged_log_of_infinite_losses_is_no_obstacle(watched: Watched) -> None:
