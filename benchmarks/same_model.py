@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from assay.comparison import statistics
 from assay.comparison.collect import Collected, Replicate
+from assay.comparison.question import Question
 from assay.comparison.verdict import Judge
 from assay.config.schema import Experiment
 from assay.profiling.order import visit_order
@@ -134,7 +135,7 @@ def families(arms: int, pairs: int, *, experiments: int, seed: int) -> dict[str,
     for _ in range(experiments):
         runs = _replicates(asked, "seed", BY_SEED, rng, pairs)
         collected = Collected(runs, _replicates(asked, "block", BY_BLOCK, rng, pairs), [], [])
-        results = Judge(asked, collected).results()
+        results = Judge(Question.of(asked), collected).results()
         for family in claimed:
             words = {line.verdict for one in results if one.pairing == family for line in one.contrasts}
             claimed[family] += bool(words & {"better", "worse"})

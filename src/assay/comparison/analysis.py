@@ -9,9 +9,10 @@ import numpy as np
 from assay.comparison import statistics
 from assay.comparison.collect import Collected, Kind
 from assay.comparison.multiplicity import adjusted_chains, holm
+from assay.comparison.question import Question
 from assay.comparison.statistics import Floats
-from assay.config.metrics import METRICS, Metric
-from assay.config.schema import Experiment, MetricChoice
+from assay.config.metrics import Metric
+from assay.config.schema import MetricChoice
 
 Values = Mapping[str, Mapping[int, float | None]]
 """By arm and replicate; null where there is no value."""
@@ -57,17 +58,17 @@ class Analysis:
 class Analyser:
     """Everything up to the adjusted p-values."""
 
-    def __init__(self, experiment: Experiment, collected: Collected) -> None:
-        self._experiment = experiment
+    def __init__(self, question: Question, collected: Collected) -> None:
+        self._question = question
         self._collected = collected
-        self.alpha = round(1 - experiment.comparison.confidence, 12)
-        self.others = [arm for arm in experiment.arms if arm != experiment.baseline]
+        self.alpha = question.alpha
+        self.others = [arm for arm in question.arms if arm != question.baseline]
         self.values: dict[str, Values] = {}
         self.analyses: dict[str, dict[str, Analysis]] = {}
 
     def run(self) -> None:
-        for choice in self._experiment.metrics:
-            metric = METRICS[choice.name]
+        for choice in self._question.metrics:
+            metric = self._question.metric(choice)
             if metric.pairing != "exact":
                 self.values[choice.name] = self._values(metric.name, metric.pairing)
                 self.analyses[choice.name] = self._analyse(metric, choice, self.values[choice.name])
@@ -75,7 +76,7 @@ class Analyser:
 
     def _values(self, metric: str, kind: Kind) -> dict[str, dict[int, float | None]]:
         """Without blocks that were not valid: what the machine did decided that, for all arms alike, and no result."""
-        values: dict[str, dict[int, float | None]] = {arm: {} for arm in self._experiment.arms}
+        values: dict[str, dict[int, float | None]] = {arm: {} for arm in self._question.arms}
         replicates = self._collected.replicates(kind)
         invalid = {number for (_, number), replicate in replicates.items() if replicate.outcome == "invalid"}
         for (arm, number), replicate in replicates.items():
@@ -84,7 +85,7 @@ class Analyser:
         return values
 
     def _problem(self, metric: Metric, arm: str, values: Values) -> str | None:
-        baseline = self._experiment.baseline
+        baseline = self._question.baseline
         missing = {
             name: [number for number, value in values[name].items() if value is None]
             for name in (arm, baseline)
@@ -107,7 +108,7 @@ class Analyser:
         return None
 
     def _analyse(self, metric: Metric, choice: MetricChoice, values: Values) -> dict[str, Analysis]:
-        baseline = values[self._experiment.baseline]
+        baseline = values[self._question.baseline]
         analyses = {arm: Analysis(metric, choice, arm, list(baseline)) for arm in self.others}
         structural = self._structural(metric, values)
         usable = []
@@ -124,7 +125,7 @@ class Analyser:
 
     def _structural(self, metric: Metric, values: Values) -> str | None:
         kind: Kind = "seed" if metric.pairing == "seed" else "block"
-        if kind == "block" and not self._experiment.profile.enabled:
+        if kind == "block" and not self._question.profiled:
             return "it was not measured, because the experiment does not profile (profile.enabled: false)"
         replicates = self._collected.replicates(kind).values()
         if replicates and all(replicate.outcome == "invalid" for replicate in replicates):
@@ -144,8 +145,8 @@ class Analyser:
         differences = np.stack([analysis.differences for analysis in analyses])
         low, high = statistics.bca_interval(
             differences,
-            confidence=self._experiment.comparison.confidence,
-            resamples=self._experiment.comparison.resamples,
+            confidence=self._question.comparison.confidence,
+            resamples=self._question.comparison.resamples,
         )
         p = statistics.sign_flip_p(differences)
         effect = statistics.standardised_mean(differences)

@@ -9,6 +9,7 @@ from assay.comparison import contract
 from assay.comparison.collect import Collected, Evidence, Kind
 from assay.comparison.floor import FILE, FOLDER, Measured, NoiseFloor, measure
 from assay.comparison.model import Floor
+from assay.comparison.question import Question
 from assay.config.metrics import METRICS
 from assay.config.schema import Experiment
 from assay.records import RecordError, canonical_json
@@ -116,10 +117,10 @@ def _notes(measured: Measured, collected: Collected) -> list[str]:
     return [f"it was measured on {', '.join(sorted(own))}, and there are runs on {', '.join(sorted(others))}"]
 
 
-def narrow_margins(experiment: Experiment, guard: Guard) -> list[str]:
+def narrow_margins(question: Question, guard: Guard) -> list[str]:
     """Margins that are smaller than what the machine resolves."""
     notes = []
-    for choice in experiment.metrics:
+    for choice in question.metrics:
         quantity = guard.floor.quantity(choice.name)
         floor = None if quantity is None else quantity.floor
         if choice.margin is not None and floor is not None and floor > choice.margin:

@@ -19,6 +19,7 @@ from assay.comparison.model import (
     Outcomes,
     VerdictWord,
 )
+from assay.comparison.question import Question
 from assay.comparison.verdict import Judge
 from assay.config.schema import Experiment
 from assay.records import RecordError, write_atomically
@@ -39,7 +40,7 @@ def compare(*, experiment_file: Path, results: Path, output: Path) -> Comparison
     collected = collect(experiment, results)
     contract = contract_check.check(experiment, collected.evidence)
     guard = read_guard(experiment, results, collected) if experiment.noise.enabled else None
-    comparison = judge(experiment, collected, contract, guard)
+    comparison = judge(Question.of(experiment), collected, contract, guard)
     output.mkdir(parents=True, exist_ok=True)
     write_atomically(output / "metrics.csv", metrics_csv(collected).encode())
     contract.write(output / "contract.json")
@@ -63,33 +64,33 @@ def read_experiment(path: Path) -> Experiment:
 
 
 def judge(
-    experiment: Experiment, collected: Collected, contract: Contract, guard: Guard | None = None
+    question: Question, collected: Collected, contract: Contract, guard: Guard | None = None
 ) -> Comparison:
     """The comparison of what was collected: a function of its arguments, without files."""
-    metrics = Judge(experiment, collected, guard).results()
+    metrics = Judge(question, collected, guard).results()
     if not contract.valid:
         metrics = [_withheld(metric, contract) for metric in metrics]
     failures = _failures(collected)
     return Comparison(
-        experiment=experiment.name,
-        question=experiment.question,
-        baseline=experiment.baseline,
-        arms=list(experiment.arms),
-        confidence=experiment.comparison.confidence,
-        alpha=round(1 - experiment.comparison.confidence, 12),
-        resamples=experiment.comparison.resamples,
+        experiment=question.name,
+        question=question.question,
+        baseline=question.baseline,
+        arms=list(question.arms),
+        confidence=question.comparison.confidence,
+        alpha=question.alpha,
+        resamples=question.comparison.resamples,
         multiplicity=MULTIPLICITY,
         valid=contract.valid,
         violations=contract.violations,
-        warnings=[*contract.notes, *_of_noise(experiment, guard, metrics), *collected.warnings],
+        warnings=[*contract.notes, *_of_noise(question, guard, metrics), *collected.warnings],
         headline=_headline(metrics[0], contract),
-        outcomes=_outcomes(experiment, collected),
+        outcomes=_outcomes(question, collected),
         failures=failures,
         metrics=metrics,
     )
 
 
-def _of_noise(experiment: Experiment, guard: Guard | None, metrics: list[MetricResult]) -> list[str]:
+def _of_noise(question: Question, guard: Guard | None, metrics: list[MetricResult]) -> list[str]:
     if guard is None:
         return []
     floor = guard.floor
@@ -103,7 +104,7 @@ def _of_noise(experiment: Experiment, guard: Guard | None, metrics: list[MetricR
             f"{floor.arm} and its second self were told apart in {', '.join(apart)}: by chance, as one number in "
             f"{1 / floor.alpha:.0f} is, or because something set them apart; their difference is in the floor"
         )
-    return [f"noise floor: {text}" for text in (*found, *guard.notes, *narrow_margins(experiment, guard))]
+    return [f"noise floor: {text}" for text in (*found, *guard.notes, *narrow_margins(question, guard))]
 
 
 def metrics_csv(collected: Collected) -> str:
@@ -166,9 +167,9 @@ def _failures(collected: Collected) -> list[Failure]:
     ]
 
 
-def _outcomes(experiment: Experiment, collected: Collected) -> dict[str, Outcomes]:
+def _outcomes(question: Question, collected: Collected) -> dict[str, Outcomes]:
     found: dict[str, dict[Kind, Counter[Found]]] = {
-        arm: {"seed": Counter(), "block": Counter()} for arm in experiment.arms
+        arm: {"seed": Counter(), "block": Counter()} for arm in question.arms
     }
     for replicate in (*collected.runs.values(), *collected.visits.values()):
         found[replicate.arm][replicate.kind][replicate.outcome] += 1

@@ -31,38 +31,39 @@ from assay.comparison.model import (
     Test,
     VerdictWord,
 )
+from assay.comparison.question import Question
 from assay.comparison.statistics import Floats
 from assay.comparison.wording import sentence, within_floor
 from assay.config.metrics import METRICS, Direction, Metric
-from assay.config.schema import Experiment, MetricChoice
+from assay.config.schema import MetricChoice
 
 
 class Judge:
-    """All metrics of one experiment."""
+    """All metrics of one question."""
 
-    def __init__(self, experiment: Experiment, collected: Collected, guard: Guard | None = None) -> None:
-        self._experiment = experiment
+    def __init__(self, question: Question, collected: Collected, guard: Guard | None = None) -> None:
+        self._question = question
         self._collected = collected
         self._guard = guard
-        self._analyser = Analyser(experiment, collected)
-        self._confidence = experiment.comparison.confidence
-        self._resamples = experiment.comparison.resamples
+        self._analyser = Analyser(question, collected)
+        self._confidence = question.comparison.confidence
+        self._resamples = question.comparison.resamples
         self._alpha = self._analyser.alpha
 
     def results(self) -> list[MetricResult]:
-        """Every metric of the experiment, in its order."""
+        """Every metric of the question, in its order."""
         self._analyser.run()
         return [
             self._exact(position, choice)
-            if METRICS[choice.name].pairing == "exact"
+            if self._question.metric(choice).pairing == "exact"
             else self._tested(position, choice)
-            for position, choice in enumerate(self._experiment.metrics)
+            for position, choice in enumerate(self._question.metrics)
         ]
 
     def _tested(self, position: int, choice: MetricChoice) -> MetricResult:
-        metric = METRICS[choice.name]
+        metric = self._question.metric(choice)
         values = self._analyser.values[choice.name]
-        result = _result(position, choice, self._summaries(metric, values))
+        result = _result(position, metric, choice, self._summaries(metric, values))
         pairs = max(
             (len(one.differences) for one in self._analyser.analyses[choice.name].values()), default=0
         )
@@ -78,7 +79,7 @@ class Judge:
 
     def _contrast(self, analysis: Analysis, result: MetricResult) -> Contrast:
         direction, floor = result.direction, result.floor
-        arm, baseline = analysis.arm, self._experiment.baseline
+        arm, baseline = analysis.arm, self._question.baseline
         if analysis.problem is not None:
             return Contrast(
                 arm=arm,
@@ -216,7 +217,7 @@ class Judge:
 
     def _exact(self, position: int, choice: MetricChoice) -> MetricResult:
         """Counts have no random error: one look decides, and every record must say the same."""
-        metric = METRICS[choice.name]
+        metric = self._question.metric(choice)
         counts = self._counts(choice.name)
         summaries = {
             arm: ArmSummary(
@@ -227,7 +228,7 @@ class Judge:
             )
             for arm, found in counts.items()
         }
-        result = _result(position, choice, summaries)
+        result = _result(position, metric, choice, summaries)
         for arm in self._analyser.others:
             contrast = self._exact_contrast(metric, choice, arm, counts, result.direction)
             result.contrasts.append(_worded(result, contrast, self._alpha))
@@ -235,7 +236,7 @@ class Judge:
 
     def _counts(self, metric: str) -> dict[str, list[float]]:
         """The distinct values in each arm's records: one, if all is well."""
-        found: dict[str, set[float]] = {arm: set() for arm in self._experiment.arms}
+        found: dict[str, set[float]] = {arm: set() for arm in self._question.arms}
         for replicate in (*self._collected.runs.values(), *self._collected.visits.values()):
             measurement = replicate.metrics.get(metric) or replicate.other_metrics.get(metric)
             if measurement is not None and measurement.value is not None:
@@ -250,7 +251,7 @@ class Judge:
         counts: Mapping[str, list[float]],
         direction: Direction,
     ) -> Contrast:
-        baseline = self._experiment.baseline
+        baseline = self._question.baseline
         contrast = Contrast(arm=arm, baseline=baseline, verdict="inconclusive", sentence="", pairs=0)
         for name in (arm, baseline):
             if len(counts[name]) > 1:
@@ -282,8 +283,7 @@ def _word(mean: float, direction: Direction, *, significant: bool, equivalent: b
     return "better" if (mean > 0) == (direction == "higher") else "worse"
 
 
-def _result(position: int, choice: MetricChoice, arms: dict[str, ArmSummary]) -> MetricResult:
-    metric = METRICS[choice.name]
+def _result(position: int, metric: Metric, choice: MetricChoice, arms: dict[str, ArmSummary]) -> MetricResult:
     return MetricResult(
         name=metric.name,
         title=metric.title,
@@ -299,7 +299,8 @@ def _result(position: int, choice: MetricChoice, arms: dict[str, ArmSummary]) ->
 
 
 def _worded(result: MetricResult, contrast: Contrast, level: float) -> Contrast:
-    own = result.direction == METRICS[result.name].direction
+    known = METRICS.get(result.name)
+    own = known is not None and result.direction == known.direction
     text = sentence(result, contrast, own_direction=own, alpha=level)
     return contrast.model_copy(update={"sentence": text})
 
