@@ -227,6 +227,18 @@ def _only_result() -> Path:
     return found[0]
 
 
+def _declare_compare(parser: argparse.ArgumentParser) -> None:
+    from assay.comparison.table_command import declare
+
+    declare(parser)
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from assay.comparison.table_command import run
+
+    return run(arguments)
+
+
 def _declare_nothing(parser: argparse.ArgumentParser) -> None:
     """A command without arguments."""
 
@@ -313,6 +325,7 @@ COMMANDS: dict[str, tuple[str, Declare, Callable[[argparse.Namespace], int]]] = 
     "exporter": ("experiments as Prometheus metrics, over HTTP or in a file", _declare_exporter, _exporter),
     "noise": ("measure an arm against itself: what difference means nothing here", _declare_noise, _noise),
     "verdict": ("print the verdict of a finished experiment", _declare_verdict, _verdict),
+    "compare": ("the verdict on a table of results that Assay did not produce", _declare_compare, _compare),
     "image": ("the container image: list, lock, build, verify, packages", _declare_image, _image),
     "slurm-profile": ("look at this cluster and write its Snakemake profile", _declare_slurm, _slurm),
     "schema": ("print the JSON schema of the experiment file, for editors", _declare_nothing, _schema),

@@ -199,6 +199,10 @@ class Comparison(Typed):
     alpha: float
     resamples: int
     multiplicity: str = Field(description="How the error rate is held over several hypotheses.")
+    contract: Literal["checked", "none"] = Field(
+        default="checked",
+        description="`none`: a table of numbers that Assay did not make; what else differs is not known.",
+    )
     valid: bool = Field(description="Whether the contract held: otherwise nothing is claimed.")
     violations: list[str]
     warnings: list[str]

@@ -64,11 +64,14 @@ def read_experiment(path: Path) -> Experiment:
 
 
 def judge(
-    question: Question, collected: Collected, contract: Contract, guard: Guard | None = None
+    question: Question, collected: Collected, contract: Contract | None, guard: Guard | None = None
 ) -> Comparison:
-    """The comparison of what was collected: a function of its arguments, without files."""
+    """The comparison of what was collected: a function of its arguments, without files.
+
+    contract: None where there is none, because Assay did not make the numbers.
+    """
     metrics = Judge(question, collected, guard).results()
-    if not contract.valid:
+    if contract is not None and not contract.valid:
         metrics = [_withheld(metric, contract) for metric in metrics]
     failures = _failures(collected)
     return Comparison(
@@ -80,9 +83,14 @@ def judge(
         alpha=question.alpha,
         resamples=question.comparison.resamples,
         multiplicity=MULTIPLICITY,
-        valid=contract.valid,
-        violations=contract.violations,
-        warnings=[*contract.notes, *_of_noise(question, guard, metrics), *collected.warnings],
+        contract="none" if contract is None else "checked",
+        valid=contract is None or contract.valid,
+        violations=[] if contract is None else contract.violations,
+        warnings=[
+            *(contract.notes if contract else ()),
+            *_of_noise(question, guard, metrics),
+            *collected.warnings,
+        ],
         headline=_headline(metrics[0], contract),
         outcomes=_outcomes(question, collected),
         failures=failures,
@@ -139,8 +147,8 @@ def _withheld(metric: MetricResult, contract: Contract) -> MetricResult:
     return metric.model_copy(update={"contrasts": [withhold(contrast) for contrast in metric.contrasts]})
 
 
-def _headline(metric: MetricResult, contract: Contract) -> str:
-    if not contract.valid:
+def _headline(metric: MetricResult, contract: Contract | None) -> str:
+    if contract is not None and not contract.valid:
         first, count = contract.violations[0], len(contract.violations)
         more = f" (and {count - 1} more)" if count > 1 else ""
         return f"No verdict: the comparison is invalid, because {first}{more}."

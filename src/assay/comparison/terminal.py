@@ -31,7 +31,7 @@ def show(folder: Path, *, width: int | None = None) -> None:
     from rich.console import Console
 
     comparison = Comparison.read(folder / "comparison" / "comparison.json")
-    render(comparison, folder, Console(width=width, highlight=False, soft_wrap=False))
+    render(comparison, _place(folder), Console(width=width, highlight=False, soft_wrap=False))
 
 
 def text(folder: Path, *, width: int = 100) -> str:
@@ -42,11 +42,12 @@ def text(folder: Path, *, width: int = 100) -> str:
 
     comparison = Comparison.read(folder / "comparison" / "comparison.json")
     file = io.StringIO()
-    render(comparison, folder, Console(file=file, width=width, highlight=False, no_color=True))
+    render(comparison, _place(folder), Console(file=file, width=width, highlight=False, no_color=True))
     return file.getvalue()
 
 
-def render(comparison: Comparison, folder: Path, console: "Console") -> None:
+def render(comparison: Comparison, place: Path | None, console: "Console") -> None:
+    """place: the file that holds more, if there is one."""
     from rich.text import Text
 
     console.print()
@@ -57,10 +58,11 @@ def render(comparison: Comparison, folder: Path, console: "Console") -> None:
     console.print(_table(comparison, intervals=console.width >= _WIDE))
     if floors := [_floor(metric) for metric in comparison.metrics if metric.floor is not None]:
         console.print(f"Noise floor: {', '.join(floors)}", highlight=False)
+    more = "report" if comparison.contract == "checked" else "JSON"
     # A table of many arms is a report's; the terminal tells which were left out.
     rows = len(comparison.metrics) * (len(comparison.arms) - 1)
     if rows > _ROWS:
-        console.print(f"{rows - _ROWS} more rows are in the report.")
+        console.print(f"{rows - _ROWS} more rows are in the {more}.")
     for title, lines in (
         ("Undeclared differences", comparison.violations),
         ("Runs that did not complete", _failures(comparison)),
@@ -71,10 +73,15 @@ def render(comparison: Comparison, folder: Path, console: "Console") -> None:
             for line in lines[:_LINES]:
                 console.print(Text(f"  - {line}"))
             if len(lines) > _LINES:
-                console.print(f"  - and {len(lines) - _LINES} more, in the report")
+                console.print(f"  - and {len(lines) - _LINES} more, in the {more}")
+    if place is not None:
+        kind = "Report" if place.suffix == ".html" else "Details"
+        console.print(Text(f"\n{kind}: {place}\n"), soft_wrap=True)
+
+
+def _place(folder: Path) -> Path:
     report = folder / "report" / "index.html"
-    place = str(report) if report.exists() else str(folder / "comparison" / "comparison.json")
-    console.print(Text(f"\n{'Report' if report.exists() else 'Details'}: {place}\n"), soft_wrap=True)
+    return report if report.exists() else folder / "comparison" / "comparison.json"
 
 
 def show_noise(folder: Path, *, width: int | None = None) -> None:

@@ -68,7 +68,7 @@ def value_text(value: float, unit: str, decimals: int | None = None) -> str:
         return _amount(value)
     if unit == "FLOP":
         return f"{_amount(value)} FLOP"
-    return f"{_significant(value)} {unit}"
+    return f"{_significant(value)} {unit}".rstrip()
 
 
 def change_texts(metric: MetricResult, numbers: Sequence[float]) -> list[str]:
@@ -92,7 +92,7 @@ def decimals_for(metric: MetricResult, numbers: Sequence[float]) -> int:
 def unit_of_change(metric: MetricResult) -> str:
     if metric.scale == "ratio":
         return ""
-    return " percentage points" if metric.unit == "fraction" else f" {metric.unit}"
+    return " percentage points" if metric.unit == "fraction" else f" {metric.unit}".rstrip()
 
 
 def margin_text(metric: MetricResult) -> str:
@@ -117,7 +117,7 @@ def floor_text(scale: str, unit: str, value: float) -> str:
         return f"{100 * value:.2g}%" if value < 1 else f"{_TIMES}{1 + value:.3g}"
     if unit == "fraction":
         return f"{100 * value:.2g} percentage points"
-    return f"{value:.2g} {unit}"
+    return f"{value:.2g} {unit}".rstrip()
 
 
 def within_floor(metric: MetricResult, floor: Floor) -> str:
