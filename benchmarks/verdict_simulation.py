@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.comparison import statistics
+from assay.comparison import examples, statistics
 from assay.comparison.multiplicity import adjusted_chains, holm
 
 Floats = NDArray[np.float64]
@@ -91,6 +91,62 @@ def families(n: int, arms: int, metrics: int, *, repetitions: int, seed: int) ->
     return result
 
 
+SCORED = 300
+"""Test examples of each data set."""
+
+
+def _effects(distribution: str) -> Callable[[np.random.Generator, int], Floats]:
+    """Seeds, examples and their interaction drawn from one distribution: `[S, E]`, mean 0."""
+    draw = DISTRIBUTIONS[distribution]
+    return lambda rng, seeds: (
+        0.05 * draw(rng, (seeds, 1)) + 0.5 * draw(rng, (1, SCORED)) + draw(rng, (seeds, SCORED))
+    )
+
+
+def _right_or_wrong(spread: float) -> Callable[[np.random.Generator, int], Floats]:
+    """Accuracy of two arms that are alike, about 80%; seeds move an arm's ability with this standard deviation."""
+
+    def arm(rng: np.random.Generator, seeds: int, easy: Floats) -> NDArray[np.bool_]:
+        own, luck = rng.normal(size=SCORED), rng.normal(size=(seeds, SCORED))
+        right: NDArray[np.bool_] = (
+            1.5 + easy + 0.6 * own + 0.6 * luck + spread * rng.normal(size=(seeds, 1)) > 0
+        )
+        return right
+
+    def draw(rng: np.random.Generator, seeds: int) -> Floats:
+        easy = rng.normal(size=SCORED)
+        return arm(rng, seeds, easy).astype(np.float64) - arm(rng, seeds, easy)
+
+    return draw
+
+
+CROSSED: dict[str, Callable[[np.random.Generator, int], Floats]] = {
+    **{name: _effects(name) for name in DISTRIBUTIONS},
+    "right or wrong, seeds alike": _right_or_wrong(0.0),
+    "right or wrong, seeds differ": _right_or_wrong(0.1),
+    "right or wrong, seeds differ much": _right_or_wrong(0.3),
+}
+CROSSED_SEEDS = (2, 3, 6, 10, 30)
+
+
+def coverage_of_both(name: str, seeds: int, *, repetitions: int, seed: int) -> tuple[float, float, float]:
+    """Shares of intervals that hold the mean difference over all seeds and all examples, which is zero.
+
+    Those for other seeds, for other examples, and for both; seeds and examples are both drawn anew each time.
+    """
+    rng = np.random.default_rng([seed, seeds])
+    held = np.zeros(3)
+    for _ in range(repetitions):
+        found = examples.crossed(CROSSED[name](rng, seeds))
+        ends = [
+            examples.t_interval(found.mean, *error, confidence=1 - ALPHA)
+            for error in (found.error_for_seeds(), found.error_for_examples())
+        ]
+        ends.append(examples.interval_for_both(found, confidence=1 - ALPHA))
+        held += [low <= 0 <= high for low, high in ends]
+    return tuple((held / repetitions).tolist())
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repetitions", type=int, default=4000, help="data sets per line")
@@ -117,6 +173,14 @@ def main(argv: list[str] | None = None) -> int:
                 f"| {n} | {arms} | {metrics} | {name} | {100 * error:.1f}% | {100 * claims:.1f}% |",
                 flush=True,
             )
+    print(
+        "\n| differences on shared examples | seeds | interval for other seeds | for other examples | for both |"
+    )
+    print("|---|--:|--:|--:|--:|")
+    for name in CROSSED:
+        for n in CROSSED_SEEDS:
+            shares = coverage_of_both(name, n, repetitions=arguments.repetitions, seed=arguments.seed)
+            print(f"| {name} | {n} | " + " | ".join(f"{100 * x:.1f}%" for x in shares) + " |", flush=True)
     return 0
 
 

@@ -24,6 +24,7 @@ rule compare:
     input:
         needs_image(),
         run_targets("results/{experiment}/runs/{arm}/seed-{seed}/evaluate/record.json"),
+        run_targets("results/{experiment}/runs/{arm}/seed-{seed}/evaluate/predictions.parquet"),
         profile_targets("results/{experiment}/profile/block-{block}/{arm}/record.json"),
         noise_floor(),
         experiment="results/{experiment}/experiment.yaml",

@@ -94,6 +94,54 @@ class Floor(Typed):
     reason: str | None = Field(default=None, description="Why it is not known.")
 
 
+class Discordance(Typed):
+    """The examples on which the two models of one seed differ in being right, and McNemar's test of them."""
+
+    arm_only: int = Field(description="Examples that the arm alone gets right.")
+    baseline_only: int = Field(description="Examples that the baseline alone gets right.")
+    p: float = Field(description="Exact, two-sided.")
+    mid_p: float = Field(description="The same, half of the observed probability counted.")
+
+
+class Pooled(Typed):
+    """All seeds' models together, for other test examples."""
+
+    method: str = "sign flips of whole examples over all seeds, two-sided, exact"
+    p: float
+
+
+class Variances(Typed):
+    """Of the difference at one seed on one example, by what it comes from; squared unit of the metric."""
+
+    seeds: float
+    examples: float
+    interaction: float = Field(description="Of the two: another seed is right on other examples.")
+
+
+class Reach(Typed):
+    """How far off the mean difference may be, for whom."""
+
+    standard_error: float
+    degrees_of_freedom: float
+    interval: Interval
+
+
+class SharedExamples(Typed):
+    """The difference on the same test examples: what of it is due to seeds and what to examples. Not adjusted over
+    metrics or arms, and no part of the verdict."""
+
+    reason: str | None = Field(default=None, description="Why there is nothing.")
+    sentence: str = ""
+    seeds: int = 0
+    examples: int = 0
+    variances: Variances | None = Field(default=None, description="Null for one seed.")
+    new_seeds: Reach | None = Field(default=None, description="For other seeds on these examples.")
+    new_examples: Reach | None = Field(default=None, description="For these seeds' models on other examples.")
+    new_both: Reach | None = Field(default=None, description="For other seeds and other examples.")
+    discordance: dict[str, Discordance] = Field(default={}, description="By seed; accuracy alone has it.")
+    pooled: Pooled | None = None
+
+
 class Contrast(Typed):
     """One arm against the baseline on one metric."""
 
@@ -120,6 +168,10 @@ class Contrast(Typed):
     equivalence: Equivalence | None = None
     effect_size: EffectSize | None = None
     probability_better: Probability | None = None
+    shared_examples: SharedExamples | None = Field(
+        default=None,
+        description="Null: the metric is no mean over test examples, or no predictions are at hand.",
+    )
     needed: Needed | None = None
 
 

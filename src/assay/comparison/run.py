@@ -19,7 +19,9 @@ from assay.comparison.model import (
     Outcomes,
     VerdictWord,
 )
+from assay.comparison.predictions import Scores, read_scores
 from assay.comparison.question import Question
+from assay.comparison.shared import with_examples
 from assay.comparison.verdict import Judge
 from assay.config.schema import Experiment
 from assay.records import RecordError, write_atomically
@@ -40,7 +42,8 @@ def compare(*, experiment_file: Path, results: Path, output: Path) -> Comparison
     collected = collect(experiment, results)
     contract = contract_check.check(experiment, collected.evidence)
     guard = read_guard(experiment, results, collected) if experiment.noise.enabled else None
-    comparison = judge(Question.of(experiment), collected, contract, guard)
+    scores = read_scores(experiment, results, collected) if contract.valid else {}
+    comparison = judge(Question.of(experiment), collected, contract, guard, scores)
     output.mkdir(parents=True, exist_ok=True)
     write_atomically(output / "metrics.csv", metrics_csv(collected).encode())
     contract.write(output / "contract.json")
@@ -64,13 +67,18 @@ def read_experiment(path: Path) -> Experiment:
 
 
 def judge(
-    question: Question, collected: Collected, contract: Contract | None, guard: Guard | None = None
+    question: Question,
+    collected: Collected,
+    contract: Contract | None,
+    guard: Guard | None = None,
+    scores: Scores | None = None,
 ) -> Comparison:
     """The comparison of what was collected: a function of its arguments, without files.
 
     contract: None where there is none, because Assay did not make the numbers.
     """
     metrics = Judge(question, collected, guard).results()
+    metrics = [with_examples(metric, scores or {}, question) for metric in metrics]
     if contract is not None and not contract.valid:
         metrics = [_withheld(metric, contract) for metric in metrics]
     failures = _failures(collected)

@@ -58,6 +58,8 @@ def render(comparison: Comparison, place: Path | None, console: "Console") -> No
     console.print(_table(comparison, intervals=console.width >= _WIDE))
     if floors := [_floor(metric) for metric in comparison.metrics if metric.floor is not None]:
         console.print(f"Noise floor: {', '.join(floors)}", highlight=False)
+    for line in _shared(comparison)[:_LINES]:
+        console.print(Text(line))
     more = "report" if comparison.contract == "checked" else "JSON"
     # A table of many arms is a report's; the terminal tells which were left out.
     rows = len(comparison.metrics) * (len(comparison.arms) - 1)
@@ -171,6 +173,17 @@ def _floor(metric: MetricResult) -> str:
     value = None if metric.floor is None else metric.floor.value
     size = "none" if value is None else floor_text(metric.scale, metric.unit, value)
     return f"{metric.name} {size.replace('percentage points', 'pp')}"
+
+
+def _shared(comparison: Comparison) -> list[str]:
+    """Of the headline's metric, where arms were scored on the same test examples."""
+    found = [(one.arm, one.shared_examples) for one in comparison.metrics[0].contrasts]
+    several = len(found) > 1
+    return [
+        f"{f'{arm}: ' if several else ''}{shared.sentence}"
+        for arm, shared in found
+        if shared is not None and shared.sentence
+    ]
 
 
 def _p(contrast: Contrast) -> str:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from assay.comparison.model import Contrast, Floor, MetricResult
+from assay.comparison.model import Contrast, Floor, MetricResult, SharedExamples
 
 PHRASES: dict[str, tuple[str, str]] = {
     "accuracy": ("recognises better than", "recognises worse than"),
@@ -127,6 +127,34 @@ def within_floor(metric: MetricResult, floor: Floor) -> str:
     size = floor_text(metric.scale, metric.unit, floor.value)
     pairs = plural(floor.pairs, metric.pairing)
     return f"the difference is within the noise floor, {size}: {floor.arm} may differ from itself by as much ({pairs})"
+
+
+def shared_sentence(metric: MetricResult, contrast: Contrast, shared: SharedExamples) -> str:
+    """How sure the difference is where test examples are new too, and which of the two it depends on more."""
+    if shared.reason is not None or shared.variances is None or shared.new_both is None:
+        return ""
+    ends, estimate = shared.new_both.interval, contrast.estimate
+    if estimate is None or ends.low is None or ends.high is None:
+        return ""
+    texts = change_texts(metric, [estimate, ends.low, ends.high])
+    variances = shared.variances
+    parts = {
+        "seeds": variances.seeds / shared.seeds,
+        "test examples": variances.examples / shared.examples,
+        "both together": variances.interaction / (shared.seeds * shared.examples),
+    }
+    total = sum(parts.values())
+    shares = ", ".join(f"{name} {100 * part / total:.0f}%" for name, part in parts.items())
+    none = ends.low <= 0 <= ends.high
+    if contrast.verdict in ("better", "worse") and none:
+        tail = "; so the verdict holds on these test examples, and need not on others"
+    else:
+        tail = ", which does not exclude that there is none" if none else ""
+    return (
+        f"For other seeds and other test examples the difference is {texts[0]}{unit_of_change(metric)} "
+        f"({100 * ends.confidence:g}% interval {texts[1]} to {texts[2]}{tail}). "
+        f"Variance of this mean, {plural(shared.seeds, 'seed')} on {shared.examples:,} examples: {shares}."
+    )
 
 
 def sentence(metric: MetricResult, contrast: Contrast, *, own_direction: bool, alpha: float) -> str:

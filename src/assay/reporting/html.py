@@ -10,6 +10,7 @@ from assay.comparison.floor_wording import measured_text
 from assay.comparison.model import Contrast, MetricResult
 from assay.reporting import numbers
 from assay.reporting.read import Results
+from assay.reporting.shared import shared_note
 from assay.reporting.style import COLOURS, THEME_VARIABLES
 from assay.reporting.table import Table
 
@@ -56,6 +57,7 @@ def page(results: Results, tables: Sequence[Table], images: Sequence[Image]) -> 
         ],
         image_note=image_note(results),
         noise_note=noise_note(results),
+        shared_note=shared_note(results),
         outcome_note=outcome_note(results),
         unfinished=unfinished(results)[:MAX_ROWS],
         warnings=results.comparison.warnings,

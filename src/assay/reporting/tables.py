@@ -20,6 +20,7 @@ from assay.reporting.numbers import (
     summary,
 )
 from assay.reporting.read import Results, Run
+from assay.reporting.shared import shared_examples
 from assay.reporting.table import Column, Kind, Raw, Table
 
 MAX_ARM_COLUMNS = 5
@@ -31,6 +32,7 @@ def tables(results: Results) -> list[Table]:
     made = [
         metrics_by_arm(results),
         contrasts(results),
+        shared_examples(results),
         noise(results),
         costs(results),
         telemetry.telemetry(results),
@@ -395,6 +397,7 @@ def sources(results: Results) -> Table:
         ["Costs and latency by batch size", places["block"], "metrics.*.value"],
         ["Learning curves", "runs/ARM/seed-N/train/record.json", "details.history"],
         ["Training loss", "runs/ARM/seed-N/train/log.jsonl", "step, loss"],
+        ["Shared test examples", "runs/ARM/seed-N/evaluate/predictions.parquet", "correct, loss"],
         ["Calibration", "runs/ARM/seed-N/evaluate/predictions.parquet", "confidence, correct"],
         *([["Kernels", "trace/ARM/record.json", "details.*.kernels"]] if results.traces else []),
         ["Intervals, tests, verdicts", "comparison/comparison.json", "metrics"],

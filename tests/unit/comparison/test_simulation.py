@@ -52,3 +52,13 @@ def test_families(simulation: ModuleType) -> None:
     # Six seeds cannot conclude anything on three metrics under Holm; in order, they can.
     assert outcome["holm over all"]["claims"] == 0 < 0.7 < outcome["chains"]["claims"]
     assert simulation.families(10, 3, 3, repetitions=300, seed=2)["chains"]["error"] <= 0.09
+
+
+@pytest.mark.parametrize("seeds", [2, 6])
+@pytest.mark.parametrize(
+    "name", ["normal", "right or wrong, seeds alike", "right or wrong, seeds differ much"]
+)
+def test_interval_for_other_seeds_and_examples_covers(simulation: ModuleType, name: str, seeds: int) -> None:
+    alone, other, both = simulation.coverage_of_both(name, seeds, repetitions=400, seed=2)
+    assert both >= 0.95 - 3 * (0.95 * 0.05 / 400) ** 0.5
+    assert both > min(alone, other)
