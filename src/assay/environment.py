@@ -7,6 +7,7 @@ import platform
 import socket
 import subprocess
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,7 +58,7 @@ def capture(*, threads: int | None, device: "torch.device | str | None") -> Envi
         cpu_count=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         threads=threads,
         cores=place.cores,
-        gpus=place.gpus,
+        gpus=place.gpus if place.shared is None else None,
         bounds_held_by=place.bounds,
         image=_image(),
         device=None if device is None else _device(str(device)),
@@ -111,6 +112,12 @@ def gpu_uuids(device: "torch.device") -> list[str]:
     import torch
 
     return [str(torch.cuda.get_device_properties(device).uuid)]
+
+
+def shared_gpu(device_type: str) -> dict[str, Any] | None:
+    """The run's place on a GPU that others may share, as records tell it; None: on a CPU, or alone. device_type: `cuda` …"""
+    shared = places.current().shared if device_type == "cuda" else None
+    return None if shared is None else asdict(shared)
 
 
 def _packages() -> dict[str, str]:

@@ -165,6 +165,8 @@ def test_every_training_and_every_profile_is_watched(finished: Project) -> None:
 def test_how_closely_runs_are_watched_runs_no_measurement(finished: Project) -> None:
     with settings(finished, telemetry={"interval": 0.5}):
         assert finished.planned() == RESOLVED
+    with settings(finished, bounds={"runs_per_gpu": 4}):
+        assert finished.planned() == RESOLVED, "how many share a GPU"
     with settings(finished, telemetry={"enabled": False}):
         assert finished.planned() == RESOLVED
 

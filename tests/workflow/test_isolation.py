@@ -162,3 +162,15 @@ def test_a_cluster_gives_more_memory_for_want_of_memory_alone(
     )
     (command,) = re.findall(r"stage train .*", said)
     assert words in command
+
+
+def test_trainings_and_evaluations_share_a_gpu_and_what_is_timed_does_not(project: Project) -> None:
+    project.write(
+        deepcopy(TINY) | {"bounds": {"runs_per_gpu": 3}, "noise": {"enabled": True, "blocks": 0}, "seeds": 3}
+    )
+    said = project.run("--dry-run", "-p")
+    commands = re.findall(r"stage (\w+) .*", said)
+    sharing = re.findall(r"stage (\w+) .*--runs-per-gpu 3 ", said)
+    assert {"train", "evaluate", "profile", "trace"} <= set(commands)
+    assert sharing == [name for name in commands if name in ("train", "evaluate")]
+    assert len(sharing) == 2 * (2 * 3 + 3), "of two arms at three seeds, and of the noise floor"

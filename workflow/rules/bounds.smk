@@ -6,6 +6,7 @@ from assay.slurm.endings import minutes
 
 LEAST = LEAST_WITH_GPU_MB if device_asked_for() != "cpu" and GPU.exists() else LEAST_MB
 PROCESSES = EXPERIMENT.bounds.processes or "auto"
+RUNS_PER_GPU = EXPERIMENT.bounds.runs_per_gpu
 
 if not ON_CLUSTER and "mem_mb" not in workflow.global_resources:
     workflow.global_resources["mem_mb"] = share_of_memory_mb(1, 1)

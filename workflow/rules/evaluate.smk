@@ -19,6 +19,7 @@ rule evaluate:
             by_arm(lambda arm: arm.execution.threads), "results/{experiment}/runs/{arm}/seed-{seed}/evaluate"
         ),
         processes=PROCESSES,
+        runs_per_gpu=RUNS_PER_GPU,
         at_memory_bound=AT_MEMORY_BOUND,
     params:
         stage=by_arm(
@@ -28,7 +29,7 @@ rule evaluate:
         "Evaluate {wildcards.arm} at seed {wildcards.seed} on the test split"
     shell:
         "stage evaluate --processes {resources.processes} --memory-mb {resources.mem_mb} "
-        "--at-memory-bound {resources.at_memory_bound} "
+        "--at-memory-bound {resources.at_memory_bound} --runs-per-gpu {resources.runs_per_gpu} "
         "--experiment {wildcards.experiment} --arm {wildcards.arm} --seed {wildcards.seed} "
         "{params.stage[arguments]} --manifest results/{wildcards.experiment}/data/manifest.json "
         "--trained {input.train} --record {output.record} > {log} 2>&1"

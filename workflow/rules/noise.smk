@@ -16,6 +16,7 @@ use rule train as train_again with:
             "results/{experiment}/noise/runs/{arm}/seed-{seed}/train",
         ),
         processes=PROCESSES,
+        runs_per_gpu=RUNS_PER_GPU,
         at_memory_bound=AT_MEMORY_BOUND,
     message:
         "Train {wildcards.arm} at seed {wildcards.seed}, for the noise floor"
@@ -44,6 +45,7 @@ use rule evaluate as evaluate_again with:
             "results/{experiment}/noise/runs/{arm}/seed-{seed}/evaluate",
         ),
         processes=PROCESSES,
+        runs_per_gpu=RUNS_PER_GPU,
         at_memory_bound=AT_MEMORY_BOUND,
     message:
         "Evaluate {wildcards.arm} at seed {wildcards.seed}, for the noise floor"

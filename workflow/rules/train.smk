@@ -22,6 +22,7 @@ rule train:
             "results/{experiment}/runs/{arm}/seed-{seed}/train",
         ),
         processes=PROCESSES,
+        runs_per_gpu=RUNS_PER_GPU,
         at_memory_bound=AT_MEMORY_BOUND,
     params:
         stage=by_arm(
@@ -31,7 +32,7 @@ rule train:
         "Train {wildcards.arm} at seed {wildcards.seed}"
     shell:
         "on_nodes {threads}; stage train --processes {resources.processes} --memory-mb {resources.mem_mb} "
-        "--at-memory-bound {resources.at_memory_bound} "
+        "--at-memory-bound {resources.at_memory_bound} --runs-per-gpu {resources.runs_per_gpu} "
         "--experiment {wildcards.experiment} --arm {wildcards.arm} --seed {wildcards.seed} "
         "{params.stage[arguments]} --manifest {input.data} --record {output.record} > {log.text} 2>&1"
 

@@ -9,6 +9,7 @@ from assay.telemetry.energy import LEAST_SECONDS
 
 NOT_REACHED = "target not reached"
 RESUMED = "resumed, so that its time and energy are not those of one training"
+SHARED = "other runs shared its GPU, so that its time and energy are not those of one training alone"
 
 
 def epoch_reaching(record: Record, accuracy: float) -> int | None:
@@ -21,12 +22,13 @@ def to_target(record: Record, accuracy: float) -> tuple[dict[str, Measurement], 
     """Metrics of a training's record, and for each that has no value the reason, where there is one to tell.
 
     Seconds from the start of the training to the end of the validation that reached the target, and joules of its GPUs
-    until then. Null for a run that was resumed, and energy for one that reached the target in under 2 s, which is too
-    little for the counter.
+    until then. Null for a run that was resumed or shared its GPU, and energy for one that reached the target in under
+    2 s, which is too little for the counter.
     """
     epoch = epoch_reaching(record, accuracy) if record.outcome == "completed" else None
-    seconds = _until(record.details.get("epoch_ends_s"), epoch)
-    energies = record.details.get("epoch_energy_j")
+    shared = record.details.get("shared") is not None
+    seconds = None if shared else _until(record.details.get("epoch_ends_s"), epoch)
+    energies = None if shared else record.details.get("epoch_energy_j")
     joules = _until(None if energies is None else list(accumulate(energies)), epoch)
     short = seconds is not None and seconds < LEAST_SECONDS
     reached = None if record.outcome != "completed" else float(epoch is not None)
@@ -40,8 +42,8 @@ def to_target(record: Record, accuracy: float) -> tuple[dict[str, Measurement], 
         return found, {}
     if epoch is None:
         return found, dict.fromkeys(names, NOT_REACHED)
-    if record.resumed:
-        return found, dict.fromkeys(names, RESUMED)
+    if record.resumed or shared:
+        return found, dict.fromkeys(names, RESUMED if record.resumed else SHARED)
     why = f"reached in under {LEAST_SECONDS:g} s, too little for the energy counter"
     return found, {"train_energy_to_target": why} if short and joules is not None else {}
 

@@ -229,6 +229,7 @@ class _Reader:
                 self._add(self._place(("training", "batch_size"), ("arms", name)), *wrong)
             if refused := arm.refused_execution:
                 self._add(self._place(("execution", refused[0]), ("arms", name)), *refused[1:])
+        self._check_sharing(rest.get("bounds"), arms)
         self._check_metrics(rest)
         self._check_noise(rest, names)
         self._check_image(rest.get("image"))
@@ -252,6 +253,15 @@ class _Reader:
                 f"undeclared difference: {difference.baseline} has {_value(difference.before)}, "
                 f"{difference.arm} has {_value(difference.after)}",
                 f"make them equal, or declare it: `factors: [{', '.join([*factors, *missing])}]`",
+            )
+
+    def _check_sharing(self, bounds: object, arms: Mapping[str, Arm]) -> None:
+        runs = bounds.get("runs_per_gpu", 1) if isinstance(bounds, dict) else 1
+        several = next((name for name, arm in arms.items() if arm.execution.processes > 1), None)
+        if isinstance(runs, int) and runs > 1 and several is not None:
+            what = f"{runs} runs cannot share a GPU where one run takes several ({several}: execution.devices, nodes)"
+            self._add(
+                ("bounds", "runs_per_gpu"), what, "write `runs_per_gpu: 1`, or `devices: 1` and `nodes: 1`"
             )
 
     def _check_metrics(self, rest: Mapping[str, Any]) -> None:

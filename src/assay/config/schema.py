@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from assay.config.arm import Arm, Fraction, Name, Scalar, Section
 from assay.config.bases import BASES, DEFAULT_BASE, Base, own_base
 from assay.config.metrics import METRICS, Direction
+from assay.isolation.gpu_places import MOST_RUNS
 
 LEAST_NOISE_PAIRS = 3
 """Fewer pairs tell no spread, and so no noise floor."""
@@ -172,6 +173,13 @@ class Bounds(Section):
         default=None,
         ge=32,
         description="Processes and threads that a job may have at once; null: 32 for each core that it finds, 512 at least.",
+    )
+    runs_per_gpu: int = Field(
+        default=1,
+        ge=1,
+        le=MOST_RUNS,
+        description="How many trainings or evaluations may share a GPU of this machine, each with its share of the "
+        "memory. Above 1 their times and energy are left out. Profile and traces have a GPU to themselves in any case.",
     )
 
 

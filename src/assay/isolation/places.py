@@ -1,9 +1,8 @@
 """CPU cores and GPUs that one job on this machine has to itself among the jobs of all experiments and users.
 
-A core or GPU is taken by binding an abstract Unix socket that is named for it. The kernel gives each name once, on the
-whole machine and whoever asks, and takes it back when the process ends, however it ends: no file, no folder, no
-clean-up. A container sees the same names as long as it has the host's network; where it has not, and where nothing
-says that jobs run on the machine of their Snakemake process, no place is taken.
+A core or GPU is taken by its name (`names`), which one process on the machine has at a time. Where a container does not
+see the host's network, and where nothing says that jobs run on the machine of their Snakemake process, no place is
+taken. A job that finds no core free goes on without; one that finds no GPU free waits for one (`gpu_places`).
 """
 
 import contextlib
@@ -11,18 +10,20 @@ import json
 import os
 import socket
 from collections.abc import Iterable, MutableMapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from assay.isolation.gpu_places import Shared, alone, beside_others, every
 from assay.isolation.machine import GPU, owns_cores
+from assay.isolation.names import bind
 
 SHARED = "ASSAY_PLACES"
 """Variable that names the network in which jobs on this machine see each other's names."""
 TAKEN = "ASSAY_PLACE"
 """Variable that tells a job, and what it starts, which place it has."""
-NAMES = "assay"
-"""What the names of cores and GPUs begin with."""
+SHARDS = "SLURM_SHARDS_ON_NODE"
+"""Variable by which Slurm tells a job that it has shares of a GPU, and others may have the rest."""
 _TOPOLOGY = Path("/sys/devices/system/cpu")
 _NETWORK = Path("/proc/self/ns/net")
 
@@ -36,6 +37,8 @@ class Place:
     warnings: list[str] = field(default_factory=list)
     bounds: dict[str, str] | None = None
     """Who holds the job's bounds on processes and memory."""
+    shared: Shared | None = None
+    """Its place on a GPU that it shares with other runs; None: it has its GPUs to itself."""
     names: list[socket.socket] = field(default_factory=list)
     """Held as long as they are open."""
 
@@ -51,6 +54,7 @@ class Place:
         if self.gpus is not None:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(self.gpus)
         told = {"cores": self.cores, "gpus": self.gpus, "warnings": self.warnings, "bounds": self.bounds}
+        told["shared"] = None if self.shared is None else asdict(self.shared)
         environment[TAKEN] = json.dumps(told)
 
 
@@ -58,6 +62,7 @@ def current(environment: MutableMapping[str, str] = os.environ) -> Place:
     """The place that this process was given; without cores where it is not bound to them any more."""
     told: dict[str, Any] = json.loads(environment.get(TAKEN, "{}"))
     place = Place(told.get("cores"), told.get("gpus"), list(told.get("warnings", [])), told.get("bounds"))
+    place.shared = None if told.get("shared") is None else Shared(**told["shared"])
     if place.cores is not None and not os.sched_getaffinity(0) <= set(place.cores):
         place.cores = None
         place.warnings.append("cores: others computed on this job's; it was let off them")
@@ -70,14 +75,20 @@ def share(environment: MutableMapping[str, str] = os.environ) -> None:
         environment[SHARED] = str(_NETWORK.readlink())
 
 
-def take(*, threads: int, device: str, devices: int = 1) -> Place:
-    """The first free cores and GPUs; without them, and saying so, where there are not enough.
+def take(*, threads: int, device: str, devices: int = 1, runs: int = 1) -> Place:
+    """The first free cores, or none, saying so, where there are not enough; and GPUs, for which it waits.
 
-    threads: cores; device: `cpu`, `cuda` or `auto`, which is a GPU where there is one; devices: GPUs.
+    threads: cores; device: `cpu`, `cuda` or `auto`, which is a GPU where there is one; devices: GPUs; runs: as many as
+    may share one GPU; 1: none does.
     """
     place = Place()
+    unseen = SHARED in os.environ and not _visible() and runs > 1
+    if device != "cpu" and (unseen or SHARDS in os.environ):
+        place.shared = Shared(gpu=None, place=None, runs=runs if runs > 1 else None, others=None)
     if not _visible():
         return place
+    if device != "cpu" and (visible := gpus()):
+        _take_gpus(place, visible, devices, runs)
     if owns_cores():
         names = _take((f"core/{core}" for core in ordered_cores()), threads)
         if names is None:
@@ -85,33 +96,44 @@ def take(*, threads: int, device: str, devices: int = 1) -> Place:
         else:
             place.cores = sorted(int(name.rpartition("/")[2]) for name in names)
             place.names += names.values()
-    if device != "cpu" and (visible := gpus()):
-        names = _take((f"gpu/{gpu}" for gpu in visible), devices)
-        if names is None:
-            place.warnings.append(f"GPUs: fewer than {devices} were free; this job shared a GPU with others")
-        else:
-            place.gpus = [name.rpartition("/")[2] for name in names]
-            place.names += names.values()
     return place
 
 
+def _take_gpus(place: Place, visible: list[str], devices: int, runs: int) -> None:
+    if len(visible) < devices:
+        place.warnings.append(f"GPUs: {devices} asked for, and {len(visible)} there; none is this job's own")
+    elif runs > 1:
+        place.shared, held = beside_others(visible, runs)
+        assert place.shared.gpu is not None
+        place.gpus = [place.shared.gpu]
+        place.names.append(held)
+    else:
+        doors = alone(visible, devices)
+        place.gpus = [gpu for gpu in visible if gpu in doors]
+        place.names += doors.values()
+
+
 def take_all(device: str) -> Place:
-    """Every core and GPU that is free, for a job that is to be alone; says how many others held."""
+    """Every core and GPU that is free, for a job that is to be alone; says how many others held.
+
+    It waits for one GPU at least, where there is any.
+    """
     place = Place()
     if not _visible():
         return place
-    cores = ordered_cores() if owns_cores() else []
     visible = gpus() if device != "cpu" else []
-    held = {
-        name: _bind(name) for name in [f"core/{core}" for core in cores] + [f"gpu/{gpu}" for gpu in visible]
-    }
-    place.names = [name for name in held.values() if name is not None]
-    own = [core for core in cores if held[f"core/{core}"] is not None]
+    doors = every(visible) if visible else {}
+    cores = ordered_cores() if owns_cores() else []
+    held = {core: bind(f"core/{core}") for core in cores}
+    place.names = [name for name in (*held.values(), *doors.values()) if name is not None]
+    own = [core for core in cores if held[core] is not None]
     if own:
         place.cores = sorted(own)
     if len(own) < len(cores):
         place.warnings.append(f"cores: other jobs had {len(cores) - len(own)} of {len(cores)} meanwhile")
-    taken = [gpu for gpu in visible if held[f"gpu/{gpu}"] is None]
+    if len(doors) < len(visible):
+        place.gpus = [gpu for gpu in visible if gpu in doors]
+    taken = [gpu for gpu in visible if gpu not in doors]
     if taken:
         place.warnings.append(f"GPUs: other jobs had {', '.join(taken)} meanwhile")
     return place
@@ -195,7 +217,7 @@ def _take(names: Iterable[str], count: int) -> dict[str, socket.socket] | None:
     for name in names:
         if len(held) == count:
             break
-        bound = _bind(name)
+        bound = bind(name)
         if bound is not None:
             held[name] = bound
     if len(held) == count:
@@ -203,13 +225,3 @@ def _take(names: Iterable[str], count: int) -> dict[str, socket.socket] | None:
     for bound in held.values():
         bound.close()
     return None
-
-
-def _bind(name: str) -> socket.socket | None:
-    taken = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    try:
-        taken.bind(f"\0{NAMES}/{name}")
-    except OSError:
-        taken.close()
-        return None
-    return taken

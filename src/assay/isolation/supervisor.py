@@ -155,6 +155,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default="result",
         help="a job that crosses it leaves that as its result, or fails, to be started again with more",
     )
+    group.add_argument(
+        "--runs-per-gpu", type=int, default=1, metavar="N", help="how many jobs may share a GPU with this one"
+    )
 
 
 def most_processes() -> int:
@@ -182,7 +185,8 @@ def supervise(arguments: argparse.Namespace, folder: Path, execution: Mapping[st
         stream.flush()
     devices = execution.get("devices", 1)
     threads = execution.get("threads", 1) * devices
-    place = take(threads=threads, device=execution.get("device", "auto"), devices=devices)
+    device, runs = execution.get("device", "auto"), getattr(arguments, "runs_per_gpu", 1)
+    place = take(threads=threads, device=device, devices=devices, runs=runs)
     containment = contain(bounds.memory_mb, bounds.processes)
     evidence = Evidence(folder, bounds.memory_mb, containment.held_by)
     adopt_orphans()

@@ -192,11 +192,15 @@ def noise_note(results: Results) -> str:
 def outcome_note(results: Results) -> str:
     done = sum(run.outcome == "completed" for run in results.runs)
     resumed = sum(run.resumed for run in results.runs)
+    shared = sum(run.shared for run in results.runs)
     text = f"{done:,} of {numbers.counted(len(results.runs), 'run')} completed"
     if results.visits:
         visits = sum(visit.outcome == "completed" for visit in results.visits)
         text += f", {visits:,} of {numbers.counted(len(results.visits), 'profile visit')}"
-    return text + (f"; {resumed:,} resumed after an interruption" if resumed else "")
+    text += f"; {resumed:,} resumed after an interruption" if resumed else ""
+    return text + (
+        f"; {shared:,} shared a GPU with other runs, and tell no time and no energy" if shared else ""
+    )
 
 
 def unfinished(results: Results) -> list[dict[str, str]]:

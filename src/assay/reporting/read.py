@@ -40,6 +40,8 @@ class Run:
     seconds: float | None = None
     chosen_epoch: int | None = None
     resumed: bool = False
+    shared: bool = False
+    """Its GPU, with other runs."""
     reached: bool | None = None
     """Whether it reached the experiment's target; null where there is none."""
     epochs: tuple[Epoch, ...] = ()
@@ -207,6 +209,7 @@ def _read_run(folder: Path, arm: str, seed: int, surroundings: Surroundings, tar
         seconds=None if seconds is None else seconds.value,
         chosen_epoch=chosen if isinstance(chosen, int) else None,
         resumed=train.resumed,
+        shared=train.details.get("shared") is not None,
         reached=None if target is None else epoch_reaching(train, target) is not None,
         epochs=tuple(_epochs(train)),
         telemetry=train.telemetry,

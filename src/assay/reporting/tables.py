@@ -284,8 +284,9 @@ def runs(results: Results) -> Table:
 
 def _note(run: Run) -> str:
     resumed = "resumed: its time is left out" if run.resumed else None
+    shared = "shared its GPU: its time and energy are left out" if run.shared else None
     missed = NOT_REACHED if run.reached is False and run.outcome == "completed" else None
-    return "; ".join(filter(None, (run.message, resumed, missed)))
+    return "; ".join(filter(None, (run.message, resumed, shared, missed)))
 
 
 def _run_data(run: Run, folder: str, values: dict[str, float | None]) -> dict[str, Raw]:
@@ -297,6 +298,7 @@ def _run_data(run: Run, folder: str, values: dict[str, float | None]) -> dict[st
         "chosen_epoch": run.chosen_epoch,
         "train_seconds": run.seconds,
         "resumed": run.resumed,
+        "shared_gpu": run.shared,
         "train_record": f"{folder}/train/record.json",
         "evaluate_record": f"{folder}/evaluate/record.json",
         **values,

@@ -16,6 +16,14 @@ def epoch_ends(log: Path, attempt: int) -> list[float]:
     return [_seconds(line["timestamp"]) for line in told if line["event"] in ("started", "epoch")]
 
 
+def without_energy(summary: Telemetry) -> Telemetry:
+    """Of a run that shared its GPUs: their counters and sensors tell of the whole card, whoever computed there."""
+    reason = "the energy of {} is not told: other runs shared it, and its counter does not tell whose it was"
+    gpus = [gpu.model_copy(update={"energy": None}) for gpu in summary.gpus]
+    notes = [*summary.notes, *(reason.format(gpu.uuid) for gpu in summary.gpus)]
+    return summary.model_copy(update={"gpus": gpus, "notes": notes})
+
+
 def training_energy(
     steps: Sequence[float] | None, ends: Sequence[float], *, samples: int | None, chosen: int | None
 ) -> dict[str, Measurement]:

@@ -6,11 +6,12 @@ from typing import Any, Literal
 
 from assay.config.arm import spec_of
 from assay.data.store import MANIFEST
-from assay.environment import capture, code, select_device
+from assay.environment import capture, code, select_device, shared_gpu
 from assay.isolation.places import current as current_place
 from assay.isolation.supervisor import Crossing
 from assay.models.sources import source_files
 from assay.records import Environment, Log, Outcome, Record, canonical_json, now, sha256_file, sha256_text
+from assay.telemetry.run import without_energy
 from assay.telemetry.window import Window
 from assay.training.checkpoint import sole_writer
 from assay.training.measured import no_metrics
@@ -113,6 +114,9 @@ def _log(run: Run, ending: Ending, event: str, **fields: Any) -> None:
 def _record(run: Run, ending: Ending, outcome: Outcome, started: str) -> Record:
     spec, about = spec_of(run.settings), ending.about
     environment = about.get("environment")
+    device = None if environment is None else environment.get("device")
+    shared = None if device is None else shared_gpu(device["type"])
+    telemetry = Window(run.output / TELEMETRY, since=started).summary()
     return Record(
         stage="train",
         experiment=run.experiment,
@@ -129,8 +133,8 @@ def _record(run: Run, ending: Ending, outcome: Outcome, started: str) -> Record:
         environment=capture(threads=run.settings.execution.threads, device=None)
         if environment is None
         else Environment.model_validate(environment),
-        telemetry=Window(run.output / TELEMETRY, since=started).summary(),
-        details={} if about.get("ranks") is None else {"ranks": about["ranks"]},
+        telemetry=telemetry if shared is None or telemetry is None else without_energy(telemetry),
+        details={"shared": shared} | ({} if about.get("ranks") is None else {"ranks": about["ranks"]}),
         resumed=about.get("attempts", 1) > 1,
         attempts=about.get("attempts", 1),
     )

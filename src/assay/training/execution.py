@@ -10,8 +10,11 @@ from torch import nn
 
 from assay.config.arm import Execution
 from assay.environment import select_device
+from assay.isolation.places import current as current_place
 from assay.training.graphs import Recorded
 
+CONTEXT_MB = 600
+"""MiB that a process takes of a GPU beside what PyTorch allocates there: CUDA's context and its libraries' code."""
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -24,6 +27,7 @@ def apply(settings: Execution) -> torch.device:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     device = select_device(settings.device)
     _refuse(settings, device)
+    _keep_to_share(device)
     torch.set_num_threads(settings.threads)
     torch.use_deterministic_algorithms(settings.deterministic)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
@@ -48,6 +52,20 @@ def _refuse(settings: Execution, device: torch.device) -> None:
             f"execution.tf32: {torch.cuda.get_device_name(device)} has no TF32 (compute capability 8.0 and above do); "
             "write `tf32: false`"
         )
+
+
+def _keep_to_share(device: torch.device) -> None:
+    """Of a shared GPU's memory; what is above it is refused to this process, which so runs out of memory alone."""
+    shared = current_place().shared
+    if device.type == "cuda" and shared is not None and shared.runs is not None:
+        total = torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(share_of_memory(total / 2**20, shared.runs), device)
+
+
+def share_of_memory(total_mb: float, runs: int) -> float:
+    """The part of a GPU's memory that one of so many runs may allocate; half of its part where contexts take more."""
+    part = total_mb / runs
+    return max(part - CONTEXT_MB, part / 2) / total_mb
 
 
 def autocast(settings: Execution, device: torch.device) -> AbstractContextManager[object]:

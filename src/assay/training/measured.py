@@ -13,9 +13,9 @@ def metrics(
     energy: Sequence[float] | None,
     ends: Sequence[float],
     *,
-    resumed: bool,
+    timed: bool,
 ) -> dict[str, Measurement]:
-    """Timings and energy of a resumed run are left out: it was not measured as one.
+    """Timings and energy are left out unless the run is `timed`: begun and ended as one, alone on its device.
 
     Args:
         loop: None where the training did not complete.
@@ -25,7 +25,7 @@ def metrics(
     chosen: dict[str, float | int] = {}
     if loop is not None:
         chosen = next(entry for entry in loop.position.history if entry["epoch"] == loop.position.best_epoch)
-    whole = None if resumed else loop
+    whole = loop if timed else None
     samples = throughput = None
     if whole is not None:
         samples = whole.training.steps_per_epoch * whole.training.batch_size * len(whole.position.history)
@@ -45,7 +45,7 @@ def metrics(
 
 def no_metrics() -> dict[str, Measurement]:
     """Of a run that did not complete: nothing was measured."""
-    return metrics(None, None, None, [], resumed=False)
+    return metrics(None, None, None, [], timed=False)
 
 
 def details_of(loop: Loop | None, energy: Sequence[float] | None, ends: Sequence[float]) -> dict[str, object]:

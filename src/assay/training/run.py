@@ -21,7 +21,7 @@ from assay.config.arm import Arm, spec_of
 from assay.data.batches import Batches
 from assay.data.store import MANIFEST, open_store
 from assay.data.streams import stream_int
-from assay.environment import capture, code, gpu_uuids
+from assay.environment import capture, code, gpu_uuids, shared_gpu
 from assay.isolation.places import current as current_place
 from assay.models.build import build
 from assay.models.sources import source_files
@@ -39,7 +39,7 @@ from assay.records import (
 )
 from assay.sources import stage_sha256
 from assay.telemetry.beside import Sampler
-from assay.telemetry.run import energy_by_epoch, epoch_ends
+from assay.telemetry.run import energy_by_epoch, epoch_ends, without_energy
 from assay.telemetry.window import Window
 from assay.training.batch_norm import over_all_ranks
 from assay.training.checkpoint import Checkpoints, sole_writer
@@ -166,14 +166,18 @@ def train_as(
     if not ranks.first:
         return
     resumed = checkpoints.attempt > 1
-    seconds = None if resumed else time.monotonic() - began
+    shared = shared_gpu(device.type)
+    timed = not resumed and shared is None
+    seconds = time.monotonic() - began if timed else None
     window = Window(run.output / TELEMETRY, {"attempt": checkpoints.attempt})
     telemetry = window.summary()
+    if shared is not None and telemetry is not None:
+        telemetry = without_energy(telemetry)
     # The sampler sees one node: what the GPUs of several took is not known.
     ends = [] if resumed else epoch_ends(run.output / "log.jsonl", checkpoints.attempt)
-    energy = energy_by_epoch(window, telemetry, ends) if execution.nodes == 1 else None
+    energy = energy_by_epoch(window, telemetry, ends) if execution.nodes == 1 and timed else None
     weights = {} if ending.completed is None else ending.completed.best_weights
-    details = details_of(ending.loop, energy, ends)
+    details = details_of(ending.loop, energy, ends) | {"shared": shared}
     record = Record(
         stage="train",
         experiment=run.experiment,
@@ -190,7 +194,7 @@ def train_as(
         weights_sha256=write_weights(weights, run.output / "model.safetensors"),
         code=origin,
         environment=environment,
-        metrics=metrics(ending.completed, seconds, energy, ends, resumed=resumed),
+        metrics=metrics(ending.completed, seconds, energy, ends if timed else [], timed=timed),
         telemetry=telemetry,
         details=details if ranks.size == 1 else details | {"ranks": places},
         resumed=resumed,

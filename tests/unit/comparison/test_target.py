@@ -106,6 +106,20 @@ def test_where_nobody_reaches_it_that_is_said(aimed: Callable[..., Any]) -> None
     assert NOT_REACHED in sentence and "not measured" not in sentence
 
 
+def test_a_run_that_shared_its_gpu_has_no_time_and_says_why(aimed: Callable[..., Any]) -> None:
+    made = aimed(mlp=[4] * 6, cnn=[2] * 6)
+
+    def shared(record: dict[str, Any]) -> None:
+        record["details"]["shared"] = {"gpu": "GPU-a", "place": 0, "runs": 2, "others": 0}
+
+    made.edit("cnn", 3, "train", shared)
+    found = contrasts(made.compare())
+    for name in METRICS[1:]:
+        assert found[name].verdict == "inconclusive"
+        assert "no value for cnn at seed 3 (other runs shared its GPU" in found[name].sentence
+    assert found["target_reached"].estimate == 0
+
+
 def test_a_resumed_run_has_no_time_and_says_why(aimed: Callable[..., Any]) -> None:
     made = aimed(mlp=[4] * 6, cnn=[2] * 6)
 

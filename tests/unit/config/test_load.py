@@ -104,6 +104,14 @@ def test_another_model_takes_no_options_along() -> None:
             ["execution.tf32", "device is cpu", "`tf32: false`"],
         ),
         (
+            {"bounds": {"runs_per_gpu": 4}, "execution": {"devices": 2}, "training": {"batch_size": 64}},
+            ["bounds.runs_per_gpu", "4 runs cannot share a GPU", "`runs_per_gpu: 1`, or `devices: 1`"],
+        ),
+        (
+            {"bounds": {"runs_per_gpu": 33}},
+            ["bounds.runs_per_gpu", "should be less than or equal to 32"],
+        ),
+        (
             {"execution": {"device": "cpu", "cuda_graphs": True}},
             ["execution.cuda_graphs", "device is cpu", "write `cuda_graphs: false`"],
         ),

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from supervised_jobs import SOURCE
 
+from assay.isolation import names as name_module
 from assay.isolation import places
 from assay.isolation.machine import machine_memory_mb, owns_cores, share_of_memory_mb
 from assay.isolation.places import Place, current, parse_list, share, take, take_all, visible_gpus
@@ -18,8 +19,8 @@ from assay.isolation.places import Place, current, parse_list, share, take, take
 CORES = sorted(os.sched_getaffinity(0))
 HOLDER = """
 import json, sys
-from assay.isolation import places
-places.NAMES = sys.argv[1]
+from assay.isolation import names, places
+names.NAMES = sys.argv[1]
 place = places.take_all("cpu") if sys.argv[2] == "all" else places.take(threads=int(sys.argv[2]), device="cpu")
 print(json.dumps([place.cores, place.warnings]), flush=True)
 sys.stdin.read()
@@ -31,12 +32,12 @@ Holder = tuple["subprocess.Popen[str]", list[int] | None, list[str]]
 @pytest.fixture
 def names(monkeypatch: pytest.MonkeyPatch) -> str:
     """Names that no job beside this test asks for."""
-    monkeypatch.setattr(places, "NAMES", f"assay-test-{os.getpid()}")
+    monkeypatch.setattr(name_module, "NAMES", f"assay-test-{os.getpid()}")
     share(os.environ)
     monkeypatch.setenv(places.SHARED, os.environ[places.SHARED])
     if not owns_cores():
         pytest.skip("a quota divides the time on these cores")
-    return places.NAMES
+    return name_module.NAMES
 
 
 @pytest.fixture

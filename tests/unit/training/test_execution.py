@@ -5,8 +5,11 @@ import torch
 from torch import nn
 
 from assay.config.arm import Execution
-from assay.training.execution import apply, autocast, compiled
+from assay.isolation.gpu_places import Shared
+from assay.isolation.places import Place
+from assay.training.execution import CONTEXT_MB, apply, autocast, compiled, share_of_memory
 from assay.training.graphs import Recorded, _refusal, _undisturbed
+from assay.training.outcomes import out_of_memory
 
 CPU = torch.device("cpu")
 needs_no_gpu = pytest.mark.skipif(
@@ -21,6 +24,31 @@ def test_what_a_cpu_cannot_do_is_refused_and_not_ignored(key, device) -> None:
     """An arm that asked for it would be measured without, under its name."""
     with pytest.raises(ValueError, match=rf"execution\.{key}: .* runs on the CPU; write `{key}: false`"):
         apply(Execution.model_validate({"device": device, key: True}))
+
+
+@pytest.mark.parametrize(("total", "runs"), [(81_559, 2), (81_559, 8), (8192, 4), (8192, 32)])
+def test_the_shares_of_a_gpu_and_what_processes_take_beside_them_fit_into_it(total, runs) -> None:
+    share = share_of_memory(total, runs) * total
+    assert 0 < share < total / runs
+    room = total - runs * share
+    assert room >= runs * CONTEXT_MB or share == total / runs / 2
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU whose memory could be shared out")
+def test_what_is_above_its_share_of_a_gpu_is_refused_to_a_run_alone(monkeypatch) -> None:
+    told = {}
+    Place(shared=Shared(None, 0, 8, 0)).enter(told)
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    device = apply(Execution(device="cuda"))
+    total = torch.cuda.get_device_properties(device).total_memory
+    try:
+        with pytest.raises(RuntimeError) as refused:
+            torch.empty(total // 8, dtype=torch.uint8, device=device)
+        assert out_of_memory(refused.value)
+        assert torch.empty(total // 16 - CONTEXT_MB * 2**20, dtype=torch.uint8, device=device).is_cuda
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0, device)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])

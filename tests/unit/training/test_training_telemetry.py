@@ -72,7 +72,34 @@ def test_energy_of_a_run_on_a_gpu(
     assert sum(by_epoch) == pytest.approx(metrics["train_energy"].value)
     samples = 40 * record.details["steps_per_epoch"] * 64
     assert metrics["train_energy_per_sample"].value == pytest.approx(metrics["train_energy"].value / samples)
-    assert record.telemetry.gpus[0].uuid == standin.UUID
+    assert record.telemetry.gpus[0].uuid == standin.UUID and record.details["shared"] is None
     assert [told for told in record.warnings if not told.startswith("cores:")] == [], (
         "others may work beside this test"
     )
+
+
+def test_a_run_that_shared_its_gpu_tells_no_time_and_no_energy_as_its_own(
+    make_run: MakeRun,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also where nobody else was there at the moment: the card tells it as little beforehand as afterwards."""
+    library = standin.build(tmp_path_factory.mktemp("nvml"))
+    standin.install(monkeypatch, library, tmp_path / "scenario", standin.card())
+    monkeypatch.setattr(training_run, "gpu_uuids", lambda device: [standin.UUID.removeprefix("GPU-")])
+    monkeypatch.setattr(energy, "LEAST_SECONDS", 0.01)
+    monkeypatch.setattr(run_energy, "LEAST_SECONDS", 0.01)
+    alone = trained(replace(with_training(make_run(), epochs=20), telemetry=0.02))
+    assert alone.metrics["train_energy"].value is not None and alone.telemetry.gpus[0].energy is not None
+    place = {"gpu": standin.UUID, "place": 1, "runs": 4, "others": 2}
+    monkeypatch.setattr(training_run, "shared_gpu", lambda device: place)
+    record = trained(replace(with_training(make_run("b"), epochs=20), telemetry=0.02))
+    assert record.details["shared"] == place
+    timed = {name: one.value for name, one in record.metrics.items() if not name.startswith("validation_")}
+    assert len(timed) == 7 and set(timed.values()) == {None}
+    assert record.details["epoch_energy_j"] is None
+    (gpu,) = record.telemetry.gpus
+    assert gpu.energy is None and gpu.series["power_w"].median == 400, "of the card, and told as that"
+    assert any(standin.UUID in note and "other runs shared it" in note for note in record.telemetry.notes)
+    assert record.weights_sha256 == alone.weights_sha256, "sharing changes no result"
