@@ -239,6 +239,18 @@ def _compare(arguments: argparse.Namespace) -> int:
     return run(arguments)
 
 
+def _declare_plan(parser: argparse.ArgumentParser) -> None:
+    from assay.comparison.plan_command import declare
+
+    declare(parser)
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    from assay.comparison.plan_command import run
+
+    return run(arguments)
+
+
 def _declare_nothing(parser: argparse.ArgumentParser) -> None:
     """A command without arguments."""
 
@@ -315,6 +327,7 @@ def _monitor(arguments: argparse.Namespace) -> int:
 Declare = Callable[[argparse.ArgumentParser], None]
 COMMANDS: dict[str, tuple[str, Declare, Callable[[argparse.Namespace], int]]] = {
     "check": ("validate an experiment file and show what it will run", _declare_check, _check),
+    "plan": ("how many seeds a verdict takes, and what they cost", _declare_plan, _plan),
     "run": ("run an experiment in this folder and print its verdict", _declare_run, _run),
     "watch": ("follow a running experiment, from its logs", _declare_watch, _watch),
     "monitor": (
