@@ -324,6 +324,18 @@ def _monitor(arguments: argparse.Namespace) -> int:
     return run(arguments)
 
 
+def _declare_gate(parser: argparse.ArgumentParser) -> None:
+    from assay.gate.command import declare
+
+    declare(parser)
+
+
+def _gate(arguments: argparse.Namespace) -> int:
+    from assay.gate.command import run
+
+    return run(arguments)
+
+
 Declare = Callable[[argparse.ArgumentParser], None]
 COMMANDS: dict[str, tuple[str, Declare, Callable[[argparse.Namespace], int]]] = {
     "check": ("validate an experiment file and show what it will run", _declare_check, _check),
@@ -339,6 +351,7 @@ COMMANDS: dict[str, tuple[str, Declare, Callable[[argparse.Namespace], int]]] = 
     "noise": ("measure an arm against itself: what difference means nothing here", _declare_noise, _noise),
     "verdict": ("print the verdict of a finished experiment", _declare_verdict, _verdict),
     "compare": ("the verdict on a table of results that Assay did not produce", _declare_compare, _compare),
+    "gate": ("a candidate against a stored baseline, with an exit code for pipelines", _declare_gate, _gate),
     "image": ("the container image: list, lock, build, verify, packages", _declare_image, _image),
     "slurm-profile": ("look at this cluster and write its Snakemake profile", _declare_slurm, _slurm),
     "schema": ("print the JSON schema of the experiment file, for editors", _declare_nothing, _schema),

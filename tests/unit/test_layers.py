@@ -21,6 +21,7 @@ LINE = [
     "comparison",
     "reporting",
     "archive",
+    "gate",
     "monitoring",
     "release",
 ]

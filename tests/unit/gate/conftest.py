@@ -1,0 +1,2 @@
+from conftest_gate import gates as gates
+from conftest_gate import side as side
