@@ -22,7 +22,12 @@ def declare(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EXIT_CODES
     add = parser.add_argument
-    add("candidate", type=Path, metavar="CANDIDATE", help="folder of results, e.g. results/digits, or an archive")
+    add(
+        "candidate",
+        type=Path,
+        metavar="CANDIDATE",
+        help="folder of results, e.g. results/digits, or an archive",
+    )
     add(
         "--baseline",
         type=Path,
