@@ -4,8 +4,9 @@
     python benchmarks/gpu.py --small                        # the same way through on any machine, in minutes
 
 Profiles ResNet-50 and EfficientNet-B3 on random images in fp32, bf16 and compiled, and trains each for some steps, all by the
-workflow itself. Prints a section of Markdown with date, device and versions; its numbers are of this machine. What
-the sampler costs is `benchmarks/telemetry.py`'s to say.
+workflow itself; then several trainings of a small network that share it, against one after another (`sharing.py`). Prints a
+section of Markdown with date, device and versions; its numbers are of this machine. What the sampler costs is
+`benchmarks/telemetry.py`'s to say.
 """
 
 import argparse
@@ -17,6 +18,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import sharing
+import torch
 import yaml
 
 REPOSITORY = Path(__file__).parents[1]
@@ -161,6 +164,14 @@ def energy(trainings: list[Record]) -> list[str]:
     return lines if len(lines) > 2 else ["No GPU was sampled beside a training."]
 
 
+def shared(options: argparse.Namespace) -> list[str]:
+    """What sharing the GPU brings to small trainings."""
+    if not torch.cuda.is_available():
+        return ["Several runs on one GPU: not measured, there is none."]
+    options.device = "cuda"
+    return sharing.lines(sharing.measure(options), options)
+
+
 def section(profiles: list[Record], trainings: list[Record]) -> str:
     surroundings = profiles[0].environment
     device = surroundings.device
@@ -195,6 +206,7 @@ def main() -> None:
     parser.add_argument(
         "--seconds", type=float, default=3.0, help="at most, per batch size and kind of training step"
     )
+    sharing.add_options(parser)
     parser.add_argument("--small", action="store_true", help="two small networks, on a CPU too")
     parser.add_argument(
         "--keep", type=Path, help="folder for the results; without: a temporary one, removed at the end"
@@ -207,6 +219,7 @@ def main() -> None:
         if not profiles:
             sys.exit("no profile was made; the messages above say why")
         print(section(profiles, trainings))
+        print("\n".join(shared(options)))
 
 
 if __name__ == "__main__":

@@ -105,3 +105,37 @@ def test_validation_images_come_in_order_and_unchanged(training):
     back = found * torch.tensor(STD).view(3, 1, 1) + torch.tensor(MEAN).view(3, 1, 1)
     assert torch.equal((back * 255).round().to(torch.uint8).permute(0, 2, 3, 1), images)
     assert len(loader) == 2
+
+
+def test_sharing_is_told_as_how_much_faster_it_is_and_weights_must_agree(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import sharing
+
+    chosen = options(runs=4, rounds=2, epochs=1)
+    text = "\n".join(sharing.lines([(8.0, 2.0), (9.0, 3.0)], chosen))
+    assert "| 8.5 | 2.5 | 3.50 (3.00 to 4.00) |" in text and "one CPU core" in text
+    monkeypatch.setattr(sharing, "prepare", lambda *_, **__: None)
+    monkeypatch.setattr(sharing.os, "sched_setaffinity", lambda *_: None)
+    monkeypatch.setattr(sharing, "total", lambda *_, shared: (1.0, [str(shared)]))
+    with pytest.raises(SystemExit, match="weights differ"):
+        sharing.measure(chosen)
+
+
+def test_a_vectorised_training_is_that_of_the_loops_up_to_rounding(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import vectorised
+
+    found = vectorised.apart(vectorised.mlp, 2, 2, torch.device("cpu"))
+    assert found < 1e-5
+    monkeypatch.setattr(vectorised, "MOMENTUM", 0.0)
+    images, labels = vectorised.batches(2, 3, torch.device("cpu"))
+    together = vectorised.vectorised(
+        vectorised.networks(vectorised.mlp, 2, torch.device("cpu")), images, labels
+    )
+    monkeypatch.setattr(vectorised, "MOMENTUM", 0.9)
+    loops = vectorised.networks(vectorised.mlp, 2, torch.device("cpu"))
+    vectorised.in_loops(loops, images, labels)
+    (name, value), *_ = together.items()
+    assert not torch.allclose(value[1], dict(loops[1].named_parameters())[name], rtol=1e-4), (
+        "the check can fail"
+    )
