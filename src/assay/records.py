@@ -197,6 +197,9 @@ class Record(Typed):
         default=None, description="Hash over all training batches in order: equal for arms paired by seed."
     )
     weights_sha256: str | None = None
+    predictions_sha256: str | None = Field(
+        default=None, description="SHA-256 of the predictions that an evaluation left beside its record."
+    )
     code: Code
     environment: Environment
     metrics: dict[str, Measurement] = {}

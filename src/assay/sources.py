@@ -30,7 +30,7 @@ STAGES: dict[str, tuple[str, ...]] = {
         "profiling/training_step.py",
         "tracing",
     ),
-    "compare": ("comparison",),
+    "compare": ("comparison", "evaluation/metrics.py", "evaluation/table.py"),
     "report": ("reporting",),
 }
 """Per stage the files and folders below the package. Settings reach a stage through its parameters and

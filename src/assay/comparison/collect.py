@@ -5,7 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from numpy.typing import NDArray
+
 from assay.comparison.model import Found
+from assay.comparison.recompute import Recomputation
 from assay.comparison.target import to_target
 from assay.config.schema import Experiment
 from assay.data.store import MANIFEST, Manifest
@@ -53,6 +56,8 @@ class Replicate:
     """Of the training: listed in `metrics.csv`, not judged."""
     missing: dict[str, str] = field(default_factory=dict)
     """Why a completed run has no value, by metric."""
+    examples: dict[str, NDArray[Any]] = field(default_factory=dict)
+    """[E], by column of the predictions: `correct` and `loss` of each test example."""
 
     def value(self, metric: str) -> float | None:
         """Null unless the run completed: a number of a run that failed is not a result."""
@@ -79,9 +84,10 @@ class Collected:
 def collect(experiment: Experiment, results: Path) -> Collected:
     """Read every record that the experiment calls for; one that does not exist is `missing`.
 
-    Raises: RecordError for a damaged record, or one of another experiment, arm, seed, block or stage.
+    Raises: RecordError for a damaged record, one of another experiment, arm, seed, block or stage, or an evaluation
+    whose numbers are not those of its predictions.
     """
-    reader = Reader(experiment, results)
+    reader = Reader(experiment, results, results / "data")
     runs = {(arm, seed): reader.run(arm, seed) for arm in experiment.arms for seed in experiment.seeds}
     visits = {}
     if experiment.profile.enabled:
@@ -102,10 +108,11 @@ def _of_data(manifest: Path) -> list[str]:
 class Reader:
     """Of one folder of runs and blocks; keeps what the records say."""
 
-    def __init__(self, experiment: Experiment, results: Path) -> None:
+    def __init__(self, experiment: Experiment, results: Path, data: Path) -> None:
         self._experiment = experiment.name
         self._target = experiment.comparison.target_accuracy
         self._results = results
+        self._recomputation = Recomputation(data)
         self._texts: dict[str, str] = {}
         self.evidence: list[Evidence] = []
         self.warnings: dict[str, int] = {}
@@ -125,6 +132,9 @@ class Reader:
             if train.outcome != "completed":
                 run.outcome, run.message = train.outcome, train.message
         if evaluate is not None:
+            if evaluate.outcome == "completed":
+                table = self._recomputation.check(folder / "evaluate" / "record.json", evaluate, train)
+                run.examples = {"correct": table.correct, "loss": table.losses}
             run.metrics = evaluate.metrics
         if train is not None and self._target is not None:
             found, run.missing = to_target(train, self._target)

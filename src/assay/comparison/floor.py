@@ -154,7 +154,8 @@ def relative(scale: Scale, number: float) -> float:
 
 def _collect(twice: Experiment, results: Path) -> Collected:
     arm, again = twice.arms
-    first, second = Reader(twice, results), Reader(twice, results / FOLDER)
+    data = results / "data"
+    first, second = Reader(twice, results, data), Reader(twice, results / FOLDER, data)
     runs = {(arm, seed): first.run(arm, seed) for seed in twice.seeds}
     runs |= {(again, seed): second.run(again, seed) for seed in twice.seeds}
     blocks = range(twice.profile.blocks if twice.profile.enabled else 0)

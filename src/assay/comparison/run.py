@@ -42,7 +42,7 @@ def compare(*, experiment_file: Path, results: Path, output: Path) -> Comparison
     collected = collect(experiment, results)
     contract = contract_check.check(experiment, collected.evidence)
     guard = read_guard(experiment, results, collected) if experiment.noise.enabled else None
-    scores = read_scores(experiment, results, collected) if contract.valid else {}
+    scores = read_scores(experiment, collected) if contract.valid else {}
     comparison = judge(Question.of(experiment), collected, contract, guard, scores)
     output.mkdir(parents=True, exist_ok=True)
     write_atomically(output / "metrics.csv", metrics_csv(collected).encode())

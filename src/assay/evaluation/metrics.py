@@ -72,8 +72,11 @@ def macro_f1(probabilities: Floats, labels: Integers) -> float:
 
     The mean is over the classes that occur among labels or predictions, as scikit-learn's default.
     """
-    classes = probabilities.shape[1]
-    guesses = predicted(probabilities)
+    return macro_f1_of(predicted(probabilities), labels, probabilities.shape[1])
+
+
+def macro_f1_of(guesses: Integers, labels: Integers, classes: int) -> float:
+    """The same from predicted classes, int64 [N]."""
     hits = np.bincount(labels[guesses == labels], minlength=classes)
     total = np.bincount(labels, minlength=classes) + np.bincount(guesses, minlength=classes)
     occurring = total > 0
@@ -82,8 +85,13 @@ def macro_f1(probabilities: Floats, labels: Integers) -> float:
 
 def per_class(probabilities: Floats, labels: Integers, names: list[str]) -> list[ClassAccuracy]:
     """Examples, hits and accuracy (recall) of each class, in the order of `names`."""
+    return per_class_of(predicted(probabilities), labels, names)
+
+
+def per_class_of(guesses: Integers, labels: Integers, names: list[str]) -> list[ClassAccuracy]:
+    """The same from predicted classes, int64 [N]."""
     counts = np.bincount(labels, minlength=len(names))
-    hits = np.bincount(labels[predicted(probabilities) == labels], minlength=len(names))
+    hits = np.bincount(labels[guesses == labels], minlength=len(names))
     return [
         ClassAccuracy(name=name, count=count, correct=hit, accuracy=hit / count if count else None)
         for name, count, hit in zip(names, counts.tolist(), hits.tolist(), strict=True)
@@ -96,8 +104,12 @@ def reliability(probabilities: Floats, labels: Integers, bins: int = BINS) -> li
     Guo, Pleiss, Sun and Weinberger 2017, "On calibration of modern neural networks", section 2: bin m of M
     holds the confidences in ((m-1)/M, m/M].
     """
-    confidence = probabilities.max(axis=1)
-    correct = (predicted(probabilities) == labels).astype(np.float64)
+    correct = predicted(probabilities) == labels
+    return reliability_of(probabilities.max(axis=1), correct.astype(np.float64), bins)
+
+
+def reliability_of(confidence: Floats, correct: Floats, bins: int = BINS) -> list[ReliabilityBin]:
+    """The same from each example's confidence and whether it is correct (1 or 0), both float64 [N]."""
     edges = np.linspace(0.0, 1.0, bins + 1)
     place = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)
     counts = np.bincount(place, minlength=bins)

@@ -13,14 +13,14 @@ from assay.data.batches import Batches
 from assay.data.store import MANIFEST, Manifest, Store, open_store
 from assay.data.streams import stream_int
 from assay.environment import capture, code
-from assay.evaluation import metrics
-from assay.evaluation.predictions import Predictions, predict, write
+from assay.evaluation.predictions import predict
+from assay.evaluation.summary import details, measurements
+from assay.evaluation.table import FILE, Predictions, write
 from assay.isolation import places
 from assay.isolation.supervisor import Crossing
 from assay.models.build import build
 from assay.models.sources import source_files
 from assay.records import (
-    Measurement,
     Outcome,
     Record,
     canonical_json,
@@ -30,14 +30,6 @@ from assay.records import (
 )
 from assay.training.execution import apply, compiled, place
 from assay.training.outcomes import Diverged, first_line, out_of_memory
-
-UNITS = {
-    "accuracy": "fraction",
-    "top5_accuracy": "fraction",
-    "loss": "nats",
-    "macro_f1": "fraction",
-    "calibration_error": "fraction",
-}
 
 
 class EvaluationError(ValueError):
@@ -91,7 +83,7 @@ def evaluate(run: Run, crossing: Crossing | None = None) -> None:
                 raise
             outcome, message = "out_of_memory", first_line(error)
     nothing = Predictions.none(len(store.manifest.classes))
-    write(found or nothing, run.output / "predictions.parquet", threads=run.settings.execution.threads)
+    predictions_sha256 = write(found or nothing, run.output / FILE, threads=run.settings.execution.threads)
     record = Record(
         stage="evaluate",
         experiment=run.experiment,
@@ -105,10 +97,11 @@ def evaluate(run: Run, crossing: Crossing | None = None) -> None:
         spec_sha256=sha256_text(canonical_json(spec)),
         data_sha256=data_sha256,
         weights_sha256=trained.weights_sha256,
+        predictions_sha256=predictions_sha256,
         code=origin,
         environment=capture(threads=run.settings.execution.threads, device=device),
-        metrics=_metrics(found),
-        details={} if found is None else _details(found, store.manifest),
+        metrics=measurements(found),
+        details={} if found is None else details(found, store.manifest.classes),
         warnings=places.current().warnings,
     )
     record.write(run.output / "record.json")
@@ -173,30 +166,3 @@ def _model(run: Run, manifest: Manifest, weights: bytes, device: torch.device) -
             f"train the run again"
         ) from None
     return compiled(place(model, settings.execution, device), settings.execution, device)
-
-
-def _metrics(found: Predictions | None) -> dict[str, Measurement]:
-    """Over the test split; values are null where there are no predictions."""
-    values: dict[str, float | None] = dict.fromkeys(UNITS)
-    if found is not None:
-        p, labels = found.probabilities, found.labels
-        values = {
-            "accuracy": metrics.accuracy(p, labels),
-            "top5_accuracy": metrics.top_accuracy(p, labels, 5),
-            "loss": float(found.losses.mean()),
-            "macro_f1": metrics.macro_f1(p, labels),
-            "calibration_error": metrics.calibration_error(metrics.reliability(p, labels)),
-        }
-    count = None if found is None else len(found.labels)
-    return {
-        name: Measurement(unit=UNITS[name], value=value, count=None if value is None else count)
-        for name, value in values.items()
-    }
-
-
-def _details(found: Predictions, manifest: Manifest) -> dict[str, object]:
-    p, labels = found.probabilities, found.labels
-    return {
-        "per_class": [one.model_dump() for one in metrics.per_class(p, labels, manifest.classes)],
-        "reliability": [one.model_dump() for one in metrics.reliability(p, labels)],
-    }

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -15,6 +16,7 @@ from assay.comparison.run import compare
 from assay.config.arm import spec_of
 from assay.config.repeated import repeated
 from assay.config.schema import Experiment
+from assay.evaluation import table
 from assay.records import Code, Device, Environment, Measurement, Record
 
 HASH = "0" * 64
@@ -53,10 +55,13 @@ class Made:
         noise = self.folder / "noise"
         for number, seed in enumerate(twice.seeds):
             metrics = {name: values[number] for name, values in seeds.items()}
-            for stage, found in (("train", {}), ("evaluate", metrics)):
-                made = record(twice, stage, again, seed, found)
-                made.started, made.weights_sha256 = "2026-01-02T00:00:00Z", HASH
-                made.write(noise / f"runs/{again}/seed-{seed}/{stage}/record.json")
+            folder = noise / f"runs/{again}/seed-{seed}"
+            for made in (
+                record(twice, "train", again, seed, {}),
+                evaluated(twice, again, seed, metrics, folder),
+            ):
+                made.started = "2026-01-02T00:00:00Z"
+                made.write(folder / made.stage / "record.json")
         for block in range(twice.profile.blocks if twice.profile.enabled else 0):
             for who, name in enumerate((arm, again)):
                 metrics = {metric: values[who][block] for metric, values in blocks.items()}
@@ -101,6 +106,7 @@ def record(
         spec=spec_of(experiment.arms[arm]),
         data_sha256=HASH,
         batches_sha256=f"{number:064d}" if stage == "train" else None,
+        weights_sha256=None if stage == "profile" else HASH,
         code=Code(version="1", sources_sha256=HASH),
         environment=Environment(
             host="node1",
@@ -114,6 +120,36 @@ def record(
         ),
         metrics={k: Measurement(unit=units.get(k, "fraction"), value=v) for k, v in metrics.items()},
     )
+
+
+EXAMPLES = 10_000
+"""Of the test split: an accuracy that a test chooses has four digits."""
+
+
+def evaluated(
+    experiment: Experiment, arm: str, seed: int, metrics: dict[str, float | None], folder: Path
+) -> Record:
+    """A record of evaluation, and beside it predictions that give its numbers. A metric without a value is left out."""
+    found = {name: value for name, value in metrics.items() if value is not None}
+    made = record(experiment, "evaluate", arm, seed, found)
+    path = folder / "evaluate" / table.FILE
+    made.predictions_sha256 = table.write(predictions(found), path, threads=1)
+    return made
+
+
+def predictions(metrics: dict[str, float]) -> table.Predictions:
+    """Of three classes, with this accuracy and this loss; the first examples are the correct ones."""
+    accuracy, loss = metrics.get("accuracy", 1.0), metrics.get("loss", 0.5)
+    right = round(EXAMPLES * accuracy)
+    wrong = EXAMPLES - right
+    easy = min(0.6, max(0.01, (loss * EXAMPLES - 0.7 * wrong) / max(1, right)))
+    hard = (loss * EXAMPLES - easy * right) / max(1, wrong)
+    own = np.exp(-np.where(np.arange(EXAMPLES) < right, easy, hard))
+    labels = np.arange(EXAMPLES) % 3
+    probabilities = np.zeros((EXAMPLES, 3))
+    probabilities[np.arange(EXAMPLES), labels] = own
+    probabilities[np.arange(EXAMPLES), (labels + 1) % 3] = 1 - own
+    return table.Predictions(labels, probabilities, -np.log(own))
 
 
 @pytest.fixture
@@ -148,7 +184,8 @@ def make(tmp_path: Path) -> Callable[..., Made]:
             for seed in range(seeds):
                 metrics = {metric: values[metric][arm][seed] for metric in by_seed}
                 record(experiment, "train", arm, seed, {}).write(made.path(arm, seed, "train"))
-                record(experiment, "evaluate", arm, seed, metrics).write(made.path(arm, seed))
+                folder = made.path(arm, seed, "train").parents[1]
+                evaluated(experiment, arm, seed, metrics, folder).write(made.path(arm, seed))
             for block in range(blocks if by_block else 0):
                 metrics = {metric: values[metric][arm][block] for metric in by_block}
                 record(experiment, "profile", arm, block, metrics).write(made.path(arm, block, "profile"))

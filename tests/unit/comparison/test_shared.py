@@ -4,12 +4,16 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import polars
 import pytest
 
-from assay.comparison.model import SharedExamples
-from assay.comparison.run import compare
+from assay.comparison.collect import collect
+from assay.comparison.contract import check
+from assay.comparison.model import Contrast, SharedExamples
+from assay.comparison.predictions import read_scores
+from assay.comparison.question import Question
+from assay.comparison.run import compare, judge
 from assay.comparison.terminal import text
+from assay.evaluation import summary, table
 from assay.records import RecordError
 
 Make = Callable[..., Any]
@@ -39,10 +43,30 @@ def predicted(make: Make) -> Callable[..., Any]:
     return build
 
 
-def write(made: Any, arm: str, seed: int, right: np.ndarray, labels: np.ndarray | None = None) -> None:
-    labels = np.arange(len(right)) % 10 if labels is None else labels
-    frame = polars.DataFrame({"label": labels, "correct": right, "loss": 1 - right.astype(np.float32)})
-    frame.write_parquet(made.path(arm, seed).with_name("predictions.parquet"))
+def write(
+    made: Any, arm: str, seed: int, right: np.ndarray, labels: np.ndarray | None = None, *, told: bool = True
+) -> None:
+    """Predictions of ten classes, whose loss is 1 nat where they are wrong. told: the record tells of them."""
+    rows = np.arange(len(right))
+    labels = rows % 10 if labels is None else labels
+    probabilities = np.zeros((len(right), 10))
+    probabilities[rows, labels] = own = np.where(right, 1.0, np.exp(-1))
+    probabilities[rows, (labels + 1) % 10] = 1 - own
+    found = table.Predictions(labels, probabilities, -np.log(own))
+    sha256 = table.write(found, made.path(arm, seed).with_name(table.FILE), threads=1)
+    metrics = {name: one.model_dump() for name, one in summary.measurements(found).items()}
+    if told:
+        made.edit(arm, seed, "evaluate", lambda r: r.update(predictions_sha256=sha256, metrics=metrics))
+
+
+def judged(made: Any, change: Callable[[dict[tuple[str, int], np.ndarray]], object]) -> Contrast:
+    """The contrast in accuracy with some of the examples' scores changed."""
+    collected = collect(made.experiment, made.folder)
+    scores = {name: dict(found) for name, found in read_scores(made.experiment, collected).items()}
+    change(scores["accuracy"])
+    contract = check(made.experiment, collected.evidence)
+    comparison = judge(Question.of(made.experiment), collected, contract, None, scores)
+    return comparison.metrics[0].contrasts[0]
 
 
 def shared(made: Any) -> SharedExamples:
@@ -69,9 +93,8 @@ def test_everything_of_two_arms(predicted: Callable[..., Any]) -> None:
 def test_it_decides_no_verdict(predicted: Callable[..., Any]) -> None:
     made = predicted({"mlp": scores(0.7, seed=1), "cnn": scores(0.8, seed=2)})
     with_them = made.compare().metrics[0].contrasts[0]
-    for path in made.folder.rglob("predictions.parquet"):
-        path.unlink()
-    without = made.compare().metrics[0].contrasts[0]
+    without = judged(made, lambda scores: scores.clear())
+    assert with_them.shared_examples is not None
     assert without.shared_examples is None
     assert with_them.model_copy(update={"shared_examples": None}) == without
 
@@ -109,16 +132,6 @@ def test_arms_that_agree_on_every_example(predicted: Callable[..., Any]) -> None
 
 def test_loss_is_decomposed_too(predicted: Callable[..., Any]) -> None:
     made = predicted({"mlp": scores(0.7, seed=1), "cnn": scores(0.8, seed=2)}, metrics=[{"name": "loss"}])
-    for arm in ("mlp", "cnn"):
-        for seed in range(6):
-
-            def as_loss(record: dict[str, Any]) -> None:
-                record["metrics"]["loss"] = record["metrics"]["accuracy"] | {
-                    "value": 1 - record["metrics"]["accuracy"]["value"],
-                    "unit": "nats",
-                }
-
-            made.edit(arm, seed, "evaluate", as_loss)
     found = shared(made)
     assert found.variances is not None
     assert (found.discordance, found.pooled) == ({}, None)
@@ -132,9 +145,8 @@ def test_a_missing_pair_is_not_left_out(predicted: Callable[..., Any]) -> None:
 
 def test_predictions_that_are_gone_are_named(predicted: Callable[..., Any]) -> None:
     made = predicted({"mlp": scores(0.7, seed=1), "cnn": scores(0.8, seed=2)})
-    for seed in (1, 4):
-        made.path("cnn", seed).with_name("predictions.parquet").unlink()
-    found = shared(made)
+    found = judged(made, lambda scores: [scores.pop(("cnn", seed)) for seed in (1, 4)]).shared_examples
+    assert found is not None
     assert found.reason == "no predictions of cnn at seed 1, 4"
     assert found.variances is None
 
@@ -145,32 +157,31 @@ def test_damaged_predictions(predicted: Callable[..., Any], content: bytes | Non
     path = made.path("cnn", 1).with_name("predictions.parquet")
     path.write_bytes(path.read_bytes()[:-40] if content is None else content)
     with pytest.raises(
-        RecordError, match=r"seed-1/evaluate/predictions\.parquet: is not a table of predictions"
+        RecordError, match=r"seed-1/evaluate/predictions\.parquet: is not a whole Parquet file"
     ):
         made.compare()
 
 
 def test_predictions_that_are_not_the_records(predicted: Callable[..., Any]) -> None:
     made = predicted({"mlp": scores(0.7, seed=1), "cnn": scores(0.8, seed=2)})
-    write(made, "cnn", 2, scores(0.5)[0])
-    with pytest.raises(RecordError, match="the record beside it says accuracy"):
+    write(made, "cnn", 2, scores(0.5)[0], told=False)
+    with pytest.raises(RecordError, match="is not what the evaluation left"):
         made.compare()
     write(made, "cnn", 2, scores(0.8, seed=2)[2], labels=np.zeros(EXAMPLES, np.int64))
-    with pytest.raises(RecordError, match="its labels are those of other examples"):
+    with pytest.raises(RecordError, match="it is of another split or data set"):
         made.compare()
 
 
 def test_runs_over_other_numbers_of_examples(predicted: Callable[..., Any]) -> None:
     made = predicted({"mlp": np.ones((6, 9), bool), "cnn": np.ones((6, 9), bool)})
-    frame = polars.DataFrame({"correct": np.ones(8, bool)})
-    frame.write_parquet(made.path("cnn", 0).with_name("predictions.parquet"))
-    assert shared(made).reason == "runs have predictions of 8 and 9 examples"
+    found = judged(made, lambda scores: scores.update({("cnn", 0): np.ones(8, np.float32)})).shared_examples
+    assert found is not None
+    assert found.reason == "runs have predictions of 8 and 9 examples"
 
 
-def test_a_broken_contract_reads_no_predictions(predicted: Callable[..., Any]) -> None:
+def test_a_broken_contract_says_nothing_of_examples(predicted: Callable[..., Any]) -> None:
     made = predicted({"mlp": scores(0.7, seed=1), "cnn": scores(0.8, seed=2)})
     made.edit("cnn", 1, "evaluate", lambda record: record.update(data_sha256="1" * 64))
-    write(made, "cnn", 1, scores(0.5)[0])
     comparison = compare(
         experiment_file=made.folder / "experiment.yaml",
         results=made.folder,

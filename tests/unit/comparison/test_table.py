@@ -54,6 +54,8 @@ def test_a_table_and_records_of_the_same_numbers_come_to_the_same_contrast(
     table = compare(
         write(rows() + rows("loss", **loss)), "--metric", "accuracy:0.01", "--metric", "loss:0.05"
     )
+    for metric in recorded.metrics:
+        metric.contrasts = [one.model_copy(update={"shared_examples": None}) for one in metric.contrasts]
     assert [metric.contrasts for metric in table.metrics] == [metric.contrasts for metric in recorded.metrics]
     assert (recorded.contract, table.contract) == ("checked", "none")
     assert table.headline in " ".join(capsys.readouterr().out.split())

@@ -48,7 +48,10 @@ def test_better_by_hand(make: Make) -> None:
 
 
 def test_swapping_arms_negates(make: Make) -> None:
-    values = {"accuracy": {"mlp": MLP, "cnn": CNN}, "loss": {"mlp": [0.2] * 6, "cnn": NOISE}}
+    values = {
+        "accuracy": {"mlp": MLP, "cnn": CNN},
+        "loss": {"mlp": [0.2] * 6, "cnn": [0.2 + x for x in NOISE]},
+    }
     made = make(values, metrics=[{"name": "accuracy", "margin": 0.001}, {"name": "loss"}])
     first = made.compare()
     settings = made.experiment.model_dump(mode="json") | {"baseline": "cnn"}

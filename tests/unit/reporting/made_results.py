@@ -4,13 +4,13 @@ Numbers are drawn so that they look like digits recognised by small networks; th
 by the real `compare`.
 """
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 import yaml
 
 from assay.comparison.floor import measure
@@ -18,6 +18,7 @@ from assay.comparison.run import compare
 from assay.config.arm import spec_of
 from assay.config.repeated import second_self
 from assay.config.schema import Experiment
+from assay.evaluation import summary, table
 from assay.records import Code, Device, Environment, Log, Measurement, Outcome, Record
 
 ARMS: dict[str, dict[str, Any]] = {
@@ -38,6 +39,7 @@ ARMS: dict[str, dict[str, Any]] = {
         "memory": 46.0,
     },
 }
+CLASSES = 10
 EPOCHS = 15
 STEPS = 9
 
@@ -126,7 +128,10 @@ class Made:
             record = Record.read(path).model_copy(
                 update={"arm": again, "started": "2025-06-02T10:00:00.000000Z"}
             )
-            record.write(noise / "runs" / again / path.relative_to(self.results / "runs" / arm))
+            place = noise / "runs" / again / path.relative_to(self.results / "runs" / arm)
+            record.write(place)
+            if record.stage == "evaluate":
+                shutil.copy(path.with_name(table.FILE), place.with_name(table.FILE))
         for path in sorted((self.results / "profile").glob(f"*/{arm}/record.json")):
             for who, name in enumerate((arm, again)):
                 record = Record.read(path).model_copy(update={"arm": name})
@@ -201,21 +206,26 @@ class Made:
                 "epoch_energy_j": None,
             },
         ).write(folder / "train" / "record.json")  # fmt: skip
-        confidence = 1 - 0.6 * np.abs(generator.normal(0, 0.12, 450)).clip(0, 1)
-        correct = examples < level * (0.6 + 0.4 * confidence) / (0.6 + 0.4 * confidence.mean())
-        done = outcome == "completed"
-        pl.DataFrame(
-            {"confidence": confidence[: 450 * done], "correct": correct[: 450 * done]}
-        ).write_parquet(_folder(folder / "evaluate") / "predictions.parquet")
-        values = {"accuracy": float(correct.mean()), "loss": float(-np.log(level)), "top5_accuracy": None}
-        units = {"loss": "nats"}
+        found = self._predictions(level, generator, examples) if outcome == "completed" else None
+        predictions_sha256 = table.write(
+            found or table.Predictions.none(CLASSES), folder / "evaluate" / table.FILE, threads=1
+        )
         self._record(
             experiment, arm, seed=seed, stage="evaluate", outcome=outcome, message=message,
-            metrics={
-                name: Measurement(unit=units.get(name, "fraction"), value=value if done else None)
-                for name, value in values.items()
-            },
+            predictions_sha256=predictions_sha256,
+            metrics=summary.measurements(found),
+            details={} if found is None else summary.details(found, [str(i) for i in range(CLASSES)]),
         ).write(folder / "evaluate" / "record.json")  # fmt: skip
+
+    def _predictions(self, level: float, generator: np.random.Generator, examples: Any) -> table.Predictions:
+        """Of examples that are hard for all alike, with a confidence that tells something."""
+        count = len(examples)
+        confidence = 1 - 0.6 * np.abs(generator.normal(0, 0.12, count)).clip(0, 1)
+        correct = examples < level * (0.6 + 0.4 * confidence) / (0.6 + 0.4 * confidence.mean())
+        labels, rows = np.arange(count) % CLASSES, np.arange(count)
+        probabilities = np.repeat((1 - confidence)[:, None] / (CLASSES - 1), CLASSES, axis=1)
+        probabilities[rows, np.where(correct, labels, (labels + 1) % CLASSES)] = confidence
+        return table.Predictions(labels, probabilities, -np.log(probabilities[rows, labels]))
 
     def _history(self, level: float, epochs: int, generator: np.random.Generator) -> list[dict[str, Any]]:
         history = []
@@ -282,8 +292,3 @@ class Made:
 def _timed(unit: str, value: float, generator: np.random.Generator) -> Measurement:
     samples = [float(value * factor) for factor in generator.lognormal(0, 0.02, 30)]
     return Measurement(unit=unit, value=float(np.median(samples)), samples=samples, count=len(samples))
-
-
-def _folder(path: Path) -> Path:
-    path.mkdir(parents=True, exist_ok=True)
-    return path
