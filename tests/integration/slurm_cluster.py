@@ -22,6 +22,7 @@ T = TypeVar("T")
 
 NODES = ("n1", "n2")
 GPUS_PER_NODE = 2
+SHARDS_PER_NODE = 8
 ACCOUNT = "assay"
 
 # Daemons lie in sbin, which is not on every user's path.
@@ -89,7 +90,7 @@ AccountingStorageTRES=gres/gpu
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=task=1
 
-GresTypes=gpu
+GresTypes=gpu,shard
 {nodes}
 PartitionName=main Nodes={names} Default=YES PriorityTier=1 GraceTime=3 DefMemPerCPU=100
 PartitionName=urgent Nodes={names} PriorityTier=10 PreemptMode=OFF DefMemPerCPU=100
@@ -97,7 +98,7 @@ PartitionName=urgent Nodes={names} PriorityTier=10 PreemptMode=OFF DefMemPerCPU=
 
 NODE_LINE = (
     "NodeName={name} NodeHostname=localhost NodeAddr=127.0.0.1 Port={port}"
-    " CPUs={cpus} RealMemory={memory_mb} Gres=gpu:{gpus}"
+    " CPUs={cpus} RealMemory={memory_mb} Gres=gpu:{gpus},shard:{shards}"
 )
 
 SLURMDBD_CONF = """\
@@ -258,12 +259,13 @@ class Cluster:
             "password": password,
         }
         size = {"cpus": self.cpus, "memory_mb": self.memory_mb, "gpus": GPUS_PER_NODE}
+        size["shards"] = SHARDS_PER_NODE
         nodes = "\n".join(NODE_LINE.format(name=name, port=self.ports[name], **size) for name in NODES)
         texts = {
             "slurm.conf": SLURM_CONF.format(nodes=nodes, names=",".join(NODES), **common),
             "slurmdbd.conf": SLURMDBD_CONF.format(**common),
             # Slurm counts no gpu without a device; a link to another device is enough, and its number is the gpu's.
-            "gres.conf": f"Name=gpu File={self.folder}/gpu[0-{GPUS_PER_NODE - 1}]\n",
+            "gres.conf": f"Name=gpu File={self.folder}/gpu[0-{GPUS_PER_NODE - 1}]\nName=shard Count={SHARDS_PER_NODE}\n",
             "database.sql": f"CREATE USER slurm@'127.0.0.1' IDENTIFIED BY '{password}';\n"
             "GRANT ALL ON slurm_acct_db.* TO slurm@'127.0.0.1';\n",
         }
