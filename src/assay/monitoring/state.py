@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -106,10 +106,40 @@ class Block:
     silent_s: float | None = None
     seconds_left: float | None = None
     seconds: float | None = None
+    place: Literal["", "noise"] = ""
+    """noise: of the noise floor."""
 
     @property
     def name(self) -> str:
-        return f"block {self.block}"
+        return f"{self.place} block {self.block}".strip()
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The kernel traces of one arm."""
+
+    arm: str
+    state: State = "waiting"
+    why: str | None = None
+    host: str | None = None
+    last_event: str | None = None
+
+    @property
+    def name(self) -> str:
+        return f"trace of {self.arm}"
+
+
+@dataclass(frozen=True)
+class Noise:
+    """The noise floor: one arm a second time."""
+
+    arm: str
+    floor: State
+    """completed: it is found; else waiting."""
+    runs: tuple[Run, ...]
+    """The second ones, under the name that the arm has then."""
+    blocks: tuple[Block, ...]
+    """Of the arm and itself."""
 
 
 @dataclass(frozen=True)
@@ -186,8 +216,12 @@ class Snapshot:
     blocks: tuple[Block, ...]
     gpus: tuple[Gpu, ...]
     hosts: tuple[Host, ...]
+    traces: tuple[Trace, ...]
+    """None where the experiment asks for none."""
+    noise: Noise | None
+    """None where the experiment asks for none, and nobody has begun one."""
     training_seconds_left: float | None
-    """With as many runs at a time as now; None where an arm's time is not known, or nothing runs."""
+    """Second runs of the noise floor included, with as many runs at a time as now; None where an arm's time is not known, or nothing runs."""
     profile_seconds_left: float | None
     headline: str | None
     """Of the comparison, once finished."""
@@ -196,6 +230,14 @@ class Snapshot:
     def json(self) -> dict[str, Any]:
         """As plain values; nan and infinities as text, which JSON has no numbers for."""
         return {"schema_version": 1, **_plain(dataclasses.asdict(self))}
+
+
+def states_of(
+    runs: Iterable[Run], blocks: Iterable[Block], traces: Iterable[Trace], noise: Noise | None
+) -> set[State]:
+    """The states in which anything that runs is."""
+    second: tuple[Run | Block, ...] = () if noise is None else (*noise.runs, *noise.blocks)
+    return {one.state for one in (*runs, *blocks, *traces, *second)}
 
 
 def _plain(value: Any) -> Any:

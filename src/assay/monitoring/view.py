@@ -3,13 +3,14 @@
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from assay.monitoring.layout import shared, table
-from assay.monitoring.state import BROKEN, Block, Gpu, Host, Run, Snapshot
+from assay.monitoring.state import BROKEN, Block, Gpu, Host, Run, Snapshot, Trace, states_of
 from assay.monitoring.wording import NOTHING, span
 
 STYLES = {
@@ -37,20 +38,30 @@ MOST_LINES = 120
 
 def render(snapshot: Snapshot, width: int, height: int | None = None) -> Group:
     """width, height: of the terminal in characters; no height: as many lines as it takes, within reason."""
-    going = [run for run in snapshot.runs if run.state in ("running", "stalled") and run.stage == "train"]
-    broken: list[Run | Block] = [run for run in snapshot.runs if run.state in BROKEN]
-    broken += [block for block in snapshot.blocks if block.state in BROKEN]
+    runs, blocks = list(snapshot.runs), list(snapshot.blocks)
+    if snapshot.noise is not None:
+        runs += snapshot.noise.runs
+        blocks += [replace(block, place="noise") for block in snapshot.noise.blocks]
+    going = [run for run in runs if run.state in ("running", "stalled") and run.stage == "train"]
+    watched: list[Run | Block | Trace] = [*runs, *blocks, *snapshot.traces]
+    broken = [one for one in watched if one.state in BROKEN]
     broken.sort(key=lambda one: one.last_event or "", reverse=True)
     arms = list(dict.fromkeys(run.arm for run in snapshot.runs))
     gpus = [gpu for gpu in snapshot.gpus if gpu.live or gpu.lost]
     machines = [] if gpus else [_host(host) for host in snapshot.hosts if host.live]
     wanted = [len(arms), len(gpus), len(machines), len(broken), len(going)]
-    fixed = 6 + 3 * sum(map(bool, wanted)) + len(_profile(snapshot.blocks)) + len(snapshot.warnings)
+    fixed = (
+        6
+        + 3 * sum(map(bool, wanted))
+        + len(_profile(blocks))
+        + len(_beside(snapshot))
+        + len(snapshot.warnings)
+    )
     lists = shared((height or MOST_LINES) - fixed, wanted, least=1)
     parts: list[RenderableType] = [_header(snapshot)]
     parts += _section(_counts(snapshot.runs, arms[: lists[0]], width), len(arms), lists[0], "arms")
     parts += _section(_going(going[: lists[4]], width), len(going), lists[4], "runs under way")
-    parts += [Text(line) for line in _profile(snapshot.blocks)]
+    parts += [Text(line) for line in (*_profile(blocks), *_beside(snapshot))]
     parts += _section(_gpus(gpus[: lists[1]], width), len(gpus), lists[1], "GPUs")
     parts += _section(machines[: lists[2]], len(machines), lists[2], "machines")
     parts += _section(
@@ -102,7 +113,7 @@ def _left(snapshot: Snapshot) -> str:
 
 def _phase(snapshot: Snapshot) -> str:
     """In words; that a workflow runs on another machine cannot be seen while none of its jobs does."""
-    states = {run.state for run in snapshot.runs} | {block.state for block in snapshot.blocks}
+    states = states_of(snapshot.runs, snapshot.blocks, snapshot.traces, snapshot.noise)
     unseen = snapshot.session is None or not snapshot.session.alive
     if snapshot.phase == "running" and unseen and not states & {"running", "stalled"}:
         return "has begun; nothing is seen to run"
@@ -159,8 +170,34 @@ def _profile(blocks: Sequence[Block]) -> list[str]:
     for block in going:
         visits = f"{_whole(block.visits_done)} of {_whole(block.visits)} visits done"
         again = f", attempt {block.attempt}" if (block.attempt or 1) > 1 else ""
-        lines.append(f"profile block {block.block}: {visits}{again}, {_duration(block.seconds_left)} left")
+        lines.append(
+            f"{'noise' if block.place else 'profile'} block {block.block}: {visits}{again}, {_duration(block.seconds_left)} left"
+        )
     return ["", *lines] if lines else []
+
+
+def _beside(snapshot: Snapshot) -> list[str]:
+    """How far the stages are that are neither runs nor blocks of the experiment."""
+    lines, noise = [], snapshot.noise
+    if snapshot.traces:
+        lines.append(f"kernel traces: {_counted(snapshot.traces, 'arms')}")
+    if noise is not None:
+        parts = [_counted(noise.runs, "second runs")] if noise.runs else []
+        parts += [_counted(noise.blocks, "blocks")] if noise.blocks else []
+        found = "found" if noise.floor == "completed" else "not found yet"
+        lines.append(f"noise floor of {noise.arm}: {'; '.join([*parts, found])}")
+    return ["", *lines] if lines else []
+
+
+def _counted(ones: Sequence[Run | Block | Trace], what: str) -> str:
+    """How many have ended with a result, whichever; how many of the others are in which state."""
+    states = Counter(_state(one) if isinstance(one, Run) else one.state for one in ones)
+    rest = [
+        f"{states[state]} {state.replace('_', ' ')}"
+        for state in ORDER[1:]
+        if states[state] and state != "completed"
+    ]
+    return ", ".join([f"{states['completed']} of {len(ones)} {what} completed", *rest])
 
 
 def _gpus(gpus: Sequence[Gpu], width: int) -> list[Text]:
@@ -200,7 +237,7 @@ def _host(host: Host) -> Text:
     return Text(f"{host.host}: {', '.join(told) or 'tells nothing'}")
 
 
-def _broken(ones: Sequence[Run | Block], width: int) -> list[Text]:
+def _broken(ones: Sequence[Run | Block | Trace], width: int) -> list[Text]:
     rows: list[list[str | Text]] = []
     for one in ones:
         why = one.why or "see its log"

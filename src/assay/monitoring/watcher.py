@@ -15,11 +15,12 @@ from assay.config.arm import NAME_PATTERN
 from assay.config.resolve import spec_sha256
 from assay.config.schema import Experiment
 from assay.monitoring.block import BlockFiles
+from assay.monitoring.extras import NoiseFiles, TraceFiles
 from assay.monitoring.files import Moment, Signature, signature, stat_of
 from assay.monitoring.job import LEAST_SILENCE
 from assay.monitoring.run import RunFiles
 from assay.monitoring.samples import Samples
-from assay.monitoring.state import Block, Gpu, Host, Phase, Run, Session, Snapshot, State
+from assay.monitoring.state import Block, Gpu, Host, Phase, Run, Session, Snapshot, State, states_of
 from assay.monitoring.time_left import profile_left, training_left, with_time_left
 
 _HOLDER = re.compile(r"(\d+) on (\S+)")
@@ -57,6 +58,8 @@ class Watcher:
         self._resolved: Signature | None = None
         self._runs: dict[tuple[str, int], RunFiles] = {}
         self._blocks: dict[int, BlockFiles] = {}
+        self._traces: list[TraceFiles] = []
+        self._noise: NoiseFiles | None = None
         self._warning: str | None = None
         self._headline: tuple[Signature, str | None] | None = None
         self._adopt(experiment)
@@ -67,10 +70,12 @@ class Watcher:
         session = self._session()
         self._read_experiment(session)
         self._find()
-        runs = self._look_at_runs(moment)
+        runs, second = self._look_at_runs(moment)
         blocks = tuple(
             self._blocks[number].look(moment, self.least_silence) for number in sorted(self._blocks)
         )
+        traces = tuple(files.look(moment, self.least_silence) for files in self._traces)
+        noise = None if self._noise is None or second is None else self._noise.told(*second)
         stages = self._stages()
         gpus, hosts = self._machines(moment)
         experiment = self._experiment
@@ -78,7 +83,7 @@ class Watcher:
             experiment=self.folder.name if experiment is None else experiment.name,
             folder=str(self.folder),
             taken=now(),
-            phase=self._phase(runs, blocks, stages, session),
+            phase=self._phase(states_of(runs, blocks, traces, noise), stages, session),
             question="" if experiment is None else experiment.question,
             planned=experiment is not None,
             session=session,
@@ -87,8 +92,10 @@ class Watcher:
             blocks=blocks,
             gpus=gpus,
             hosts=hosts,
-            training_seconds_left=training_left(runs),
-            profile_seconds_left=profile_left(blocks),
+            traces=traces,
+            noise=noise,
+            training_seconds_left=training_left([*runs, *(second[0] if second else ())]),
+            profile_seconds_left=_sum(profile_left(blocks), profile_left(second[1] if second else ())),
             headline=self._read_headline() if stages["compare"] == "completed" else None,
             warnings=() if self._warning is None else (self._warning,),
         )
@@ -126,7 +133,11 @@ class Watcher:
             {} if experiment is None else {name: spec_sha256(arm) for name, arm in experiment.arms.items()}
         )
         self._blocks.clear()
+        self._traces, self._noise = [], None
         if experiment is not None:
+            self._noise = NoiseFiles(self.folder, experiment)
+            traced = experiment.profile.enabled and experiment.profile.traces
+            self._traces = [TraceFiles(self.folder / "trace" / arm, arm) for arm in experiment.arms if traced]
             wanted = [(arm, seed) for arm in experiment.arms for seed in experiment.seeds]
             self._runs = {key: self._runs.get(key) or self._run_files(*key) for key in wanted}
             blocks = range(experiment.profile.blocks) if experiment.profile.enabled else ()
@@ -157,8 +168,11 @@ class Watcher:
     def _block_files(self, number: int, arms: list[str]) -> BlockFiles:
         return BlockFiles(self.folder / "profile" / f"block-{number}", number, arms)
 
-    def _look_at_runs(self, moment: Moment) -> tuple[Run, ...]:
-        """Those of the experiment in its order, each knowing how long others of its arm fall silent."""
+    def _look_at_runs(
+        self, moment: Moment
+    ) -> tuple[tuple[Run, ...], tuple[tuple[Run, ...], tuple[Block, ...]] | None]:
+        """Those of the experiment in its order, each knowing how long others of its arm fall silent; and, of the noise
+        floor, the second runs and the blocks."""
         rhythms: dict[str, float] = {}
         for (arm, _), files in self._runs.items():
             if files.log.epoch is not None and files.log.longest_gap is not None:
@@ -166,13 +180,19 @@ class Watcher:
         found = [
             files.look(moment, self.least_silence, rhythms.get(arm)) for (arm, _), files in self._runs.items()
         ]
-        return tuple(with_time_left(found))
+        if self._noise is None or not self._noise.counts:
+            return tuple(with_time_left(found)), None
+        again, blocks = self._noise.look(moment, self.least_silence, rhythms.get(self._noise.arm))
+        timed = with_time_left([*found, *again])
+        return tuple(timed[: len(found)]), (tuple(timed[len(found) :]), blocks)
 
     def _stages(self) -> dict[str, State]:
         """What was made before the last of the records does not count: it is made anew."""
         found: dict[str, State] = {}
         records = [files.records_modified for files in self._runs.values()]
         records += [files.records_modified for files in self._blocks.values()]
+        if self._noise is not None and self._noise.asked:
+            records += self._noise.records_modified
         known = [modified for modified in records if modified is not None]
         newest = max(known, default=0.0) if known and len(known) == len(records) else float("inf")
         for stage, path in _RESULTS.items():
@@ -196,14 +216,8 @@ class Watcher:
         pid, host = int(holder[1]), holder[2]
         return Session(pid, host, _alive(pid) if host == os.uname().nodename else None)
 
-    def _phase(
-        self,
-        runs: Iterable[Run],
-        blocks: Iterable[Block],
-        stages: dict[str, State],
-        session: Session | None,
-    ) -> Phase:
-        states = {run.state for run in runs} | {block.state for block in blocks}
+    def _phase(self, states: set[State], stages: dict[str, State], session: Session | None) -> Phase:
+        """states: of all that is watched."""
         if stages["report"] == "completed":
             return "finished"
         if states & {"running", "stalled"}:
@@ -217,7 +231,7 @@ class Watcher:
         """The newest sample of every GPU and of every machine."""
         gpus: dict[str, Gpu] = {}
         hosts: dict[str, Host] = {}
-        for samples, host, user in self.samplers():
+        for samples, host, user in (*self.samplers(), *self._noise_samplers()):
             for gpu in samples.gpus(moment, host=host, **user):
                 known = gpus.get(gpu.uuid)
                 if known is None or _rank(gpu) > _rank(known):
@@ -239,6 +253,22 @@ class Watcher:
                     user = {"user": f"block {number}: {arm}", "stage": "profile", "arm": arm, "seed": None}
                     yield samples, block.job.host, user
 
+    def _noise_samplers(self) -> Iterable[tuple[Samples, str | None, dict[str, object]]]:
+        """Those of the second runs and of the blocks beside them."""
+        if self._noise is None:
+            return
+        again = self._noise.again
+        for run in self._noise.runs:
+            if run.samples.timestamp is not None:
+                user = {"user": f"{again} seed {run.seed}", "stage": "train", "arm": again, "seed": run.seed}
+                yield run.samples, run.job.host, user
+        for block in self._noise.blocks:
+            for arm, samples in block.samples.items():
+                if samples.timestamp is not None:
+                    name = f"noise block {block.number}: {arm}"
+                    user = {"user": name, "stage": "profile", "arm": arm, "seed": None}
+                    yield samples, block.job.host, user
+
     def _read_headline(self) -> str | None:
         path = self.folder / "comparison" / "comparison.json"
         stat = stat_of(path)
@@ -247,6 +277,10 @@ class Watcher:
         if self._headline is None or self._headline[0] != signature(stat):
             self._headline = (signature(stat), _headline(path))
         return self._headline[1]
+
+
+def _sum(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else one + other
 
 
 def _headline(path: Path) -> str | None:
