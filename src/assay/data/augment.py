@@ -155,6 +155,16 @@ def _draw_mix(
     return None, np.concatenate([low, high - low]).astype(np.int64)
 
 
+def on_device(numbers: Integers, device: torch.device) -> Tensor:
+    """A few numbers for the device, which is not waited for.
+
+    A plain copy from pageable memory returns only when a GPU has done all that it was given before, and then the GPU
+    waits for the next step. From pinned memory it need not; PyTorch keeps that until the copy is through.
+    """
+    found = torch.from_numpy(numbers)
+    return found.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else found.to(device)
+
+
 def flip_and_crop(images: Tensor, draws: Draws, padding: int) -> Tensor:
     """Left-right flips, then random crops of the zero-padded images: uint8 [B, H, W, C], same shape.
 
@@ -169,14 +179,14 @@ def flip_and_crop(images: Tensor, draws: Draws, padding: int) -> Tensor:
         order = np.argsort(draws.flips, kind="stable")
         place = np.empty_like(order)
         place[order] = np.arange(len(order))
-        images = images.index_select(0, torch.from_numpy(order).to(images.device))
+        images = images.index_select(0, on_device(order, images.device))
         kept = len(order) - int(draws.flips.sum())
         parts = (images[:kept], images[kept:].flip(2))
     else:
         parts = (images, images[:0])
     if draws.offsets is None:
         assert place is not None
-        return torch.cat(parts).index_select(0, torch.from_numpy(place).to(images.device))
+        return torch.cat(parts).index_select(0, on_device(place, images.device))
     return _crop(parts, draws.offsets, np.arange(len(images)) if place is None else place, padding)
 
 
@@ -189,19 +199,19 @@ def _crop(parts: tuple[Tensor, Tensor], offsets: Integers, place: Integers, padd
     inside[: len(first)] = first
     inside[len(first) :] = second
     rows = padded.as_strided((count * tall * wide - width + 1, width * channels), (channels, 1))
-    start = torch.from_numpy((place * tall + offsets[:, 0]) * wide + offsets[:, 1]).to(first.device)
+    start = on_device((place * tall + offsets[:, 0]) * wide + offsets[:, 1], first.device)
     step = torch.arange(height, device=first.device) * wide
     return rows.index_select(0, (start[:, None] + step).flatten()).view(count, height, width, channels)
 
 
-def resize(images: Tensor, boxes: Tensor, height: int, width: int) -> Tensor:
+def resize(images: Tensor, boxes: Integers, height: int, width: int) -> Tensor:
     """Cut a box out of each image and resize it, bilinear with antialiasing as Pillow does it.
 
-    images: float [B, C, H, W]; boxes: [B or 1, 4] (top, left, height, width). Returns [B, C, height, width].
+    images: float [B, C, H, W]; boxes: int64 [B or 1, 4] (top, left, height, width). Returns [B, C, height, width].
     """
-    boxes = boxes.to(images.device, torch.float32)
-    rows = _weights(boxes[:, 0], boxes[:, 2], images.shape[2], height)
-    columns = _weights(boxes[:, 1], boxes[:, 3], images.shape[3], width)
+    top, left, tall, wide = on_device(boxes, images.device).to(torch.float32).unbind(1)
+    rows = _weights(top, tall, images.shape[2], height)
+    columns = _weights(left, wide, images.shape[3], width)
     with _full_precision(images.device):
         return rows[:, None] @ images @ columns[:, None].mT
 
@@ -234,7 +244,7 @@ def _full_precision(device: torch.device) -> Iterator[None]:
 
 def erase(images: Tensor, boxes: Integers, stored: tuple[int, int]) -> Tensor:
     """Blank one box per image with 0, the mean of normalised images, in place: float [B, C, H, W]."""
-    scaled = torch.from_numpy(_scale(boxes, stored, images.shape[2:])).to(images.device)
+    scaled = on_device(_scale(boxes, stored, images.shape[2:]), images.device)
     top, left, height, width = scaled.T[:, :, None].unbind()
     rows = torch.arange(images.shape[2], device=images.device)
     columns = torch.arange(images.shape[3], device=images.device)
@@ -256,7 +266,7 @@ def mix(
         top, left, height, width = _scale(draws.cutmix, stored, images.shape[2:]).tolist()
         box = (slice(None), slice(None), slice(top, top + height), slice(left, left + width))
         images[box] = images[box].roll(1, 0)
-    certain = torch.nn.functional.one_hot(labels, classes).to(torch.float32)
+    certain = (labels[:, None] == torch.arange(classes, device=labels.device)).to(torch.float32)
     return images, torch.lerp(certain.roll(1, 0), certain, weight)
 
 

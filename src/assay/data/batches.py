@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from assay.config.arm import Augmentation
-from assay.data.augment import NOTHING, Draws, draw, erase, flip_and_crop, mix, resize
+from assay.data.augment import NOTHING, Draws, draw, erase, flip_and_crop, mix, on_device, resize
 from assay.data.store import Split
 from assay.data.streams import stream
 
@@ -173,7 +173,7 @@ class Batches:
             passed("transferred")
             images = flip_and_crop(images, draws, padding)
             images = self._finish(images, draws)
-            labels = self._labels.index_select(0, torch.from_numpy(chosen).to(self.device))
+            labels = self._labels.index_select(0, on_device(chosen, self.device))
             targets = None
             if draws.mixup is not None or draws.cutmix is not None:
                 images, targets = mix(images, labels, draws, classes, self._stored)
@@ -202,7 +202,7 @@ class Batches:
 
     def _gather(self, indices: Indices) -> Tensor:
         """uint8 [B, H, W, C], on the device where the images are resident, else in pinned memory for it."""
-        chosen = torch.from_numpy(indices).to(self._images.device)
+        chosen = on_device(indices, self._images.device)
         if not self.staged:
             return self._images.index_select(0, chosen)
         shape = (len(indices), *self._images.shape[1:])
@@ -220,10 +220,10 @@ class Batches:
             planes.mul_(self._scale[:, None]).add_(self._shift[:, None])
             result = planes.view(count, channels, height, width)
         if draws.crops is not None:
-            result = resize(result, torch.from_numpy(draws.crops), *self._size)
+            result = resize(result, draws.crops, *self._size)
         elif self._size != self._stored:
             side = min(height, width)
-            box = torch.tensor([[(height - side) // 2, (width - side) // 2, side, side]])
+            box = np.array([[(height - side) // 2, (width - side) // 2, side, side]])
             result = resize(result, box, *self._size)
         if draws.erased is not None:
             result = erase(result, draws.erased, self._stored)

@@ -5,7 +5,9 @@ import pytest
 import torch
 
 from assay.config.arm import Augmentation
-from assay.data.augment import draw
+from assay.data import augment as augment_module
+from assay.data import batches as batches_module
+from assay.data.augment import draw, on_device
 from assay.data.batches import Batch, Batches
 from assay.data.store import Split
 
@@ -305,3 +307,49 @@ def test_a_batch_that_cannot_be_shared_is_refused() -> None:
         ValueError, match=r"training.batch_size: a batch has 10 images .*write `batch_size: 9`"
     ):
         epoch(Augmentation(), data=split(10), ranks=3)
+
+
+EVERYTHING = [
+    Augmentation(resized_crop=(0.3, 1.0), horizontal_flip=0.5, random_erasing=0.5, mixup=0.4, cutmix=1.0),
+    ALL,
+]
+
+
+@pytest.mark.parametrize("augmentation", EVERYTHING)
+def test_numbers_of_a_step_reach_the_device_one_way_alone(augmentation, monkeypatch) -> None:
+    """That way does not wait for a GPU. A copy to the device by any other would wait for it at every step."""
+    real, within, others = torch.Tensor.to, [], []
+
+    def to(tensor, *arguments, **options):
+        if not within and any(isinstance(one, torch.device) for one in (*arguments, *options.values())):
+            others.append(options)
+        return real(tensor, *arguments, **options)
+
+    def marked(numbers, device):
+        within.append(True)
+        try:
+            return on_device(numbers, device)
+        finally:
+            within.pop()
+
+    made = batches(image_size=10)
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    for module in (augment_module, batches_module):
+        monkeypatch.setattr(module, "on_device", marked)
+    assert len(list(made.epoch(1, 0, augmentation, classes=4))) == 2
+    assert others == [{"non_blocking": True}] * 2, (
+        "of each batch's images, where they are staged in pinned memory"
+    )
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU that could be waited for")
+@pytest.mark.parametrize("resident", [True, False])
+@pytest.mark.parametrize("augmentation", EVERYTHING)
+def test_no_step_waits_for_the_gpu(augmentation, resident) -> None:
+    made = batches(device="cuda", resident=resident, image_size=10)
+    list(made.epoch(1, 0, augmentation, classes=4))
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        assert len(list(made.epoch(1, 1, augmentation, classes=4))) == 2
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
