@@ -44,6 +44,7 @@ onstart:
 onsuccess:
     session.stop()
     print_verdict()
+    track_results()
 
 
 onerror:

@@ -336,6 +336,18 @@ def _gate(arguments: argparse.Namespace) -> int:
     return run(arguments)
 
 
+def _declare_track(parser: argparse.ArgumentParser) -> None:
+    from assay.tracking.command import declare
+
+    declare(parser)
+
+
+def _track(arguments: argparse.Namespace) -> int:
+    from assay.tracking.command import run
+
+    return run(arguments)
+
+
 Declare = Callable[[argparse.ArgumentParser], None]
 COMMANDS: dict[str, tuple[str, Declare, Callable[[argparse.Namespace], int]]] = {
     "check": ("validate an experiment file and show what it will run", _declare_check, _check),
@@ -352,6 +364,7 @@ COMMANDS: dict[str, tuple[str, Declare, Callable[[argparse.Namespace], int]]] = 
     "verdict": ("print the verdict of a finished experiment", _declare_verdict, _verdict),
     "compare": ("the verdict on a table of results that Assay did not produce", _declare_compare, _compare),
     "gate": ("a candidate against a stored baseline, with an exit code for pipelines", _declare_gate, _gate),
+    "track": ("send results to the experiment's MLflow server", _declare_track, _track),
     "image": ("the container image: list, lock, build, verify, packages", _declare_image, _image),
     "slurm-profile": ("look at this cluster and write its Snakemake profile", _declare_slurm, _slurm),
     "schema": ("print the JSON schema of the experiment file, for editors", _declare_nothing, _schema),

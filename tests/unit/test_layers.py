@@ -22,6 +22,7 @@ LINE = [
     "reporting",
     "archive",
     "gate",
+    "tracking",
     "monitoring",
     "release",
 ]

@@ -69,4 +69,13 @@ def print_verdict():
         show_noise(Path("results") / EXPERIMENT.name)
 
 
-when_nothing_to_do.append(print_verdict)
+def track_results():
+    """At the end, from this machine and with its environment: jobs may have no network and know no credentials."""
+    from assay.tracking.command import at_end
+
+    if EXPERIMENT.tracking.mlflow is not None and any(job.rule.name == "report" for job in workflow.dag.jobs):
+        if problem := at_end(Path("results") / EXPERIMENT.name):
+            logger.warning(problem)
+
+
+when_nothing_to_do += [print_verdict, track_results]

@@ -142,6 +142,7 @@ def _sections() -> list[tuple[str, type[BaseModel]]]:
         ("`noise`", schema_models.Noise),
         ("`bounds`", schema_models.Bounds),
         ("`image`", schema_models.Image),
+        ("`tracking`", schema_models.Tracking),
     ]
 
 

@@ -44,6 +44,7 @@ _MAY_BE_EMPTY = (
     "noise",
     "bounds",
     "image",
+    "tracking",
     "question",
     "baseline",
 )

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from assay.config.arm import Arm, Fraction, Name, Scalar, Section
 from assay.config.bases import BASES, DEFAULT_BASE, Base, own_base
 from assay.config.metrics import METRICS, Direction
+from assay.config.tracking import problem_of_uri
 from assay.isolation.gpu_places import MOST_RUNS
 
 LEAST_NOISE_PAIRS = 3
@@ -242,6 +243,22 @@ class Noise(Section):
     )
 
 
+class Tracking(Section):
+    """Where runs, metrics, files and the verdict are sent at the end. A server that is down hurts no run; changing it reruns no training."""
+
+    mlflow: str | None = Field(
+        default=None,
+        description="An MLflow server, `https://HOST:PORT`, or a local folder, `./mlruns`; null: none. Credentials stand in MLflow's "
+        "own environment variables.",
+    )
+
+    @model_validator(mode="after")
+    def _reachable(self) -> "Tracking":
+        if self.mlflow is not None and (problem := problem_of_uri(self.mlflow)):
+            raise ValueError(f"mlflow: {problem}")
+        return self
+
+
 class Experiment(Section):
     """One question, fully resolved: every default written out."""
 
@@ -270,3 +287,4 @@ class Experiment(Section):
     image: Image = Field(
         default=Image(base=DEFAULT_BASE), description="The container image that jobs run in, if in one."
     )
+    tracking: Tracking = Field(default=Tracking(), description="Where results are sent at the end.")

@@ -1,0 +1,1 @@
+"""Runs, metrics, files and the verdict to a tracking server, at the end of an experiment."""
