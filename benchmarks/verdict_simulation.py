@@ -9,11 +9,12 @@ import argparse
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.comparison import examples, statistics
+from assay.comparison import bayes, examples, ranking, statistics
 from assay.comparison.multiplicity import adjusted_chains, holm
 
 Floats = NDArray[np.float64]
@@ -147,6 +148,64 @@ def coverage_of_both(name: str, seeds: int, *, repetitions: int, seed: int) -> t
     return tuple((held / repetitions).tolist())
 
 
+RANKED = {
+    "four alike": (0.0, 0.0, 0.0, 0.0),
+    "two alike, two apart": (0.0, 0.0, 1.0, 2.0),
+    "all apart": (0.0, 1.0, 2.0, 3.0),
+}
+
+
+@dataclass(frozen=True)
+class RankRow:
+    """Shares of repetitions, of all pairs of four arms."""
+
+    error: float
+    """Some pair that is alike is told apart, or some pair the wrong way round."""
+    claims: float
+    """Of the pairs that differ, the share told apart; 0 where none does."""
+    coverage: float
+    """The ranks of all arms are inside their sets; arms that are alike have all the ranks that they share."""
+    width: float
+    """Ranks in a set, on average."""
+
+
+def ranks(case: str, distribution: str, n: int, *, repetitions: int, seed: int) -> RankRow:
+    """Arms' values at a seed share half of their variance."""
+    rng = np.random.default_rng([seed, n])
+    means = np.array(RANKED[case])
+    draw = DISTRIBUTIONS[distribution]
+    pairs = list(combinations(range(4), 2))
+    common, own = draw(rng, (repetitions, 1, n)), draw(rng, (repetitions, 4, n))
+    differences = ranking.pair_differences(means[:, None] + (common + own) / np.sqrt(2))
+    truth = np.array([np.sign(means[i] - means[j]) for i, j in pairs])
+    best = 1 + (means[None, :] > means[:, None]).sum(axis=1)
+    worst = 4 - (means[None, :] < means[:, None]).sum(axis=1)
+    found = np.zeros(4)
+    tests = zip(differences.mean(axis=-1), statistics.sign_flip_p(differences), strict=True)
+    for seen, p in tests:
+        told = np.array(holm(p.tolist())) <= ALPHA
+        wrong = told & (np.sign(seen) != truth)
+        low, high = ranking.sets_from_tests(seen, p, 4, ALPHA)
+        claims = (told & ~wrong)[truth != 0].mean() if truth.any() else 0.0
+        held = ((low <= best) & (worst <= high)).all()
+        found += [wrong.any(), claims, held, (high - low + 1).mean()]
+    return RankRow(*(found / repetitions).tolist())
+
+
+def credible(distribution: str, n: int, *, repetitions: int, seed: int) -> tuple[float, float, float]:
+    """Bayesian estimation where the mean is zero: coverage of the credible interval, the shares of P(better) above 97.5%,
+    and of P(within the margin) above 95% where the mean is exactly the margin, one standard deviation."""
+    differences = DISTRIBUTIONS[distribution](np.random.default_rng([seed, n]), (repetitions, n))
+    found = np.zeros(3)
+    for one in differences:
+        estimate = bayes.estimate(one)
+        held = estimate.quantile(ALPHA / 2) <= 0 <= estimate.quantile(1 - ALPHA / 2)
+        # The centre less one margin: inside are -2 to 0.
+        within = estimate.above(-2) - estimate.above(0)
+        found += [held, estimate.above(0) > 1 - ALPHA / 2, within > 1 - ALPHA]
+    return tuple((found / repetitions).tolist())
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repetitions", type=int, default=4000, help="data sets per line")
@@ -181,6 +240,27 @@ def main(argv: list[str] | None = None) -> int:
         for n in CROSSED_SEEDS:
             shares = coverage_of_both(name, n, repetitions=arguments.repetitions, seed=arguments.seed)
             print(f"| {name} | {n} | " + " | ".join(f"{100 * x:.1f}%" for x in shares) + " |", flush=True)
+    print("\n| four arms, all pairs | differences | seeds | wrong claims | claims of true differences "
+          "| rank sets hold | ranks in a set |")  # fmt: skip
+    print("|---|---|--:|--:|--:|--:|--:|")
+    for case in RANKED:
+        for distribution in DISTRIBUTIONS if case == "four alike" else ("normal",):
+            for n in (7, 8, 10, 30):
+                line = ranks(case, distribution, n, repetitions=arguments.repetitions, seed=arguments.seed)
+                shares = " | ".join(f"{100 * x:.1f}%" for x in (line.error, line.claims, line.coverage))
+                print(f"| {case} | {distribution} | {n} | {shares} | {line.width:.1f} |", flush=True)
+    print("\n| differences | seeds | credible interval holds the mean | P(better) > 97.5%, no difference "
+          "| P(within) > 95% at the margin |")  # fmt: skip
+    print("|---|--:|--:|--:|--:|")
+    for distribution in DISTRIBUTIONS:
+        for n in SEEDS:
+            shares = credible(
+                distribution, n, repetitions=max(1, arguments.repetitions // 8), seed=arguments.seed
+            )
+            print(
+                f"| {distribution} | {n} | " + " | ".join(f"{100 * x:.1f}%" for x in shares) + " |",
+                flush=True,
+            )
     return 0
 
 

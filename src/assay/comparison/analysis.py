@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import combinations
 
 import numpy as np
 
@@ -17,20 +18,37 @@ from assay.config.schema import MetricChoice
 Values = Mapping[str, Mapping[int, float | None]]
 """By arm and replicate; null where there is no value."""
 
-MULTIPLICITY = (
-    "per family (metrics paired by seed; metrics paired by block): each arm tests the metrics in the order "
-    "of the file and stops at the first that is not significant; arms share the level as in Holm's "
-    "procedure; equivalence tests are a family of their own, adjusted by Holm"
-)
+Pair = tuple[str, str]
+"""An arm, and what it is compared with."""
+
+
+def multiplicity_text(question: Question) -> str:
+    """How the error rate is held over several hypotheses."""
+    one, many = ("pair of arms", "pairs") if question.comparison.contrasts == "all" else ("arm", "arms")
+    return (
+        f"per family (metrics paired by seed; metrics paired by block): each {one} tests the metrics in the order "
+        f"of the file and stops at the first that is not significant; {many} share the level as in Holm's "
+        "procedure; equivalence tests are a family of their own, adjusted by Holm"
+    )
+
+
+def pairs_of(question: Question) -> list[Pair]:
+    """Every arm against the baseline, in order; then, where the question asks for all pairs, later arms against earlier."""
+    others = [arm for arm in question.arms if arm != question.baseline]
+    pairs = [(arm, question.baseline) for arm in others]
+    if question.comparison.contrasts == "all":
+        pairs += [(later, earlier) for earlier, later in combinations(others, 2)]
+    return pairs
 
 
 @dataclass
 class Analysis:
-    """One metric on one arm against the baseline, on its way to a contrast."""
+    """One metric on one arm against another, the baseline mostly, on its way to a contrast."""
 
     metric: Metric
     choice: MetricChoice
     arm: str
+    baseline: str
     replicates: list[int]
     problem: str | None = None
     structural: bool = False
@@ -44,7 +62,7 @@ class Analysis:
     equivalence_adjusted: float = 1.0
     effect: float = math.nan
     level: float = math.nan
-    """Share of alpha that the arm is sure to have in its family."""
+    """Share of alpha that the pair is sure to have in its family."""
     equivalence_level: float = math.nan
     blocked_by: str | None = None
 
@@ -62,9 +80,9 @@ class Analyser:
         self._question = question
         self._collected = collected
         self.alpha = question.alpha
-        self.others = [arm for arm in question.arms if arm != question.baseline]
+        self.pairs = pairs_of(question)
         self.values: dict[str, Values] = {}
-        self.analyses: dict[str, dict[str, Analysis]] = {}
+        self.analyses: dict[str, dict[Pair, Analysis]] = {}
 
     def run(self) -> None:
         for choice in self._question.metrics:
@@ -84,12 +102,8 @@ class Analyser:
                 values[arm][number] = replicate.value(metric)
         return values
 
-    def _problem(self, metric: Metric, arm: str, values: Values) -> str | None:
-        baseline = self._question.baseline
-        missing = {
-            name: [number for number, value in values[name].items() if value is None]
-            for name in (arm, baseline)
-        }
+    def _problem(self, metric: Metric, pair: Pair, values: Values) -> str | None:
+        missing = {name: [number for number, value in values[name].items() if value is None] for name in pair}
         if any(missing.values()):
             kind: Kind = "seed" if metric.pairing == "seed" else "block"
             found = self._collected.replicates(kind)
@@ -102,22 +116,22 @@ class Analyser:
             pairs = "the remaining pairs alone would be a selection, so they are not compared"
             return f"there is {' and '.join(lost)}; {pairs}"
         if metric.scale == "ratio":
-            bad = [name for name in (arm, baseline) if any((v or 0.0) <= 0 for v in values[name].values())]
+            bad = [name for name in pair if any((v or 0.0) <= 0 for v in values[name].values())]
             if bad:
                 return f"a ratio needs positive values, and {bad[0]} has {metric.title} at or below zero"
         return None
 
-    def _analyse(self, metric: Metric, choice: MetricChoice, values: Values) -> dict[str, Analysis]:
-        baseline = values[self._question.baseline]
-        analyses = {arm: Analysis(metric, choice, arm, list(baseline)) for arm in self.others}
+    def _analyse(self, metric: Metric, choice: MetricChoice, values: Values) -> dict[Pair, Analysis]:
+        replicates = list(values[self._question.baseline])
+        analyses = {pair: Analysis(metric, choice, *pair, replicates) for pair in self.pairs}
         structural = self._structural(metric, values)
         usable = []
-        for arm, analysis in analyses.items():
+        for pair, analysis in analyses.items():
             analysis.structural = structural is not None
-            analysis.problem = structural or self._problem(metric, arm, values)
+            analysis.problem = structural or self._problem(metric, pair, values)
             if analysis.problem is None:
-                first = transformed(metric, values[arm])
-                analysis.differences = first - transformed(metric, baseline)
+                first, second = (transformed(metric, values[arm]) for arm in pair)
+                analysis.differences = first - second
                 usable.append(analysis)
         if usable:
             self._compute(usable)
@@ -141,7 +155,7 @@ class Analyser:
         return None
 
     def _compute(self, analyses: list[Analysis]) -> None:
-        """All arms at once: they have the same replicates."""
+        """All pairs at once: they have the same replicates."""
         differences = np.stack([analysis.differences for analysis in analyses])
         low, high = statistics.bca_interval(
             differences,
@@ -164,17 +178,17 @@ class Analyser:
         for pairing in ("seed", "block"):
             chains = [
                 [
-                    by_arm[arm]
-                    for by_arm in self.analyses.values()
-                    if by_arm[arm].metric.pairing == pairing and not by_arm[arm].structural
+                    by_pair[pair]
+                    for by_pair in self.analyses.values()
+                    if by_pair[pair].metric.pairing == pairing and not by_pair[pair].structural
                 ]
-                for arm in self.others
+                for pair in self.pairs
             ]
             adjusted = adjusted_chains([[analysis.p for analysis in chain] for chain in chains])
             for chain, values in zip(chains, adjusted, strict=True):
                 undecided = None
                 for analysis, value in zip(chain, values, strict=True):
-                    analysis.p_adjusted, analysis.level = value, self.alpha / len(self.others)
+                    analysis.p_adjusted, analysis.level = value, self.alpha / len(self.pairs)
                     analysis.blocked_by = undecided
                     if undecided is None and value > self.alpha:
                         undecided = analysis.metric.title

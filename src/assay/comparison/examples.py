@@ -8,11 +8,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from assay.comparison.statistics import Floats
-
-Integers = NDArray[np.int64]
+from assay.comparison.statistics import Floats, Integers
 
 _SEED = 20_250_602
 _NEGLIGIBLE = 1e-18

@@ -142,6 +142,33 @@ class SharedExamples(Typed):
     pooled: Pooled | None = None
 
 
+class Posterior(Typed):
+    """Bayesian estimation beside the verdict: what to believe of the centre of the differences."""
+
+    method: str = "Student's t on a grid"
+    priors: str = (
+        "centre uniform; logarithm of the scale uniform from 1/1000 to 1000 standard deviations of the differences; "
+        "degrees of freedom less one exponential with mean 29"
+    )
+    reason: str | None = Field(default=None, description="Why there is none.")
+    median: float | None = Field(default=None, description="As `estimate`: a difference, or a ratio.")
+    interval: Interval | None = Field(default=None, description="Credible, with equal tails.")
+    better: float | None = Field(default=None, description="Probability that the arm is better.")
+    better_beyond_margin: float | None = Field(default=None, description="By more than the margin.")
+    within_margin: float | None = Field(default=None, description="In the region of practical equivalence.")
+    worse_beyond_margin: float | None = None
+
+
+class Sensitivity(Typed):
+    """What the sign-flip test would say, were the missing values as the metric's bounds allow: an extreme case each."""
+
+    missing: int = Field(description="Pairs that lack a value.")
+    worst: VerdictWord = Field(description="As bad for the arm, and as good for the other, as can be.")
+    worst_estimate: float
+    best: VerdictWord
+    best_estimate: float
+
+
 class Contrast(Typed):
     """One arm against the baseline on one metric."""
 
@@ -168,6 +195,10 @@ class Contrast(Typed):
     equivalence: Equivalence | None = None
     effect_size: EffectSize | None = None
     probability_better: Probability | None = None
+    sensitivity: Sensitivity | None = Field(
+        default=None, description="Null: no pair is missing, or the metric has no bounds."
+    )
+    posterior: Posterior | None = Field(default=None, description="Null: the experiment asks for none.")
     shared_examples: SharedExamples | None = Field(
         default=None,
         description="Null: the metric is no mean over test examples, or no predictions are at hand.",
@@ -175,8 +206,28 @@ class Contrast(Typed):
     needed: Needed | None = None
 
 
+class Rank(Typed):
+    """Of one arm among all; 1 is best."""
+
+    rank: int = Field(description="By its centre; equal ones share the best.")
+    low: int = Field(description="Best rank that is not ruled out.")
+    high: int = Field(description="Worst rank that is not ruled out.")
+    best: float = Field(
+        description="Share of bootstrap samples in which it is best; shared where several are."
+    )
+
+
+class Ranking(Typed):
+    """Ranks of all arms: from `low` to `high` for all arms at once, with this confidence."""
+
+    method: str = "one-sided sign-flip tests of all pairs, Holm"
+    confidence: float
+    reason: str | None = Field(default=None, description="Why there is none.")
+    arms: dict[str, Rank] = {}
+
+
 class MetricResult(Typed):
-    """One metric: all arms, and every arm against the baseline."""
+    """One metric: all arms, every arm against the baseline, and the arms' ranks."""
 
     name: str
     title: str
@@ -188,7 +239,11 @@ class MetricResult(Typed):
     position: int = Field(description="Place in the experiment's list; 0 decides the headline.")
     arms: dict[str, ArmSummary]
     floor: Floor | None = Field(default=None, description="Null: none is asked for.")
-    contrasts: list[Contrast]
+    contrasts: list[Contrast] = Field(description="Every arm against the baseline.")
+    between: list[Contrast] = Field(
+        default=[], description="Later arms against earlier ones, where the experiment asks for all pairs."
+    )
+    ranking: Ranking | None = Field(default=None, description="Of more than two arms; null for counts.")
 
 
 class Failure(Typed):

@@ -34,7 +34,7 @@ def pilots(comparison: Comparison, metric: MetricResult) -> list[Pilot]:
     """One for each arm. Raises: ValueError where there are no pairs to learn from."""
     if metric.pairing == "exact":
         raise ValueError(f"{metric.name} is a count: it is compared exactly, and one seed is enough")
-    others = len(comparison.arms) - 1
+    others = len(metric.contrasts) + len(metric.between)
     family = [one for one in comparison.metrics if one.pairing == metric.pairing and one.margin is not None]
     claims = sum(any(contrast.pairs for contrast in one.contrasts) for one in family) or 1
     found = []

@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 from assay.comparison import contract as contract_check
-from assay.comparison.analysis import MULTIPLICITY
+from assay.comparison.analysis import multiplicity_text
 from assay.comparison.collect import Collected, Kind, collect, measurements
 from assay.comparison.guard import Guard, narrow_margins, read_guard
 from assay.comparison.model import (
@@ -17,6 +17,7 @@ from assay.comparison.model import (
     Found,
     MetricResult,
     Outcomes,
+    Ranking,
     VerdictWord,
 )
 from assay.comparison.predictions import Scores, read_scores
@@ -91,7 +92,7 @@ def judge(
         confidence=question.comparison.confidence,
         alpha=question.alpha,
         resamples=question.comparison.resamples,
-        multiplicity=MULTIPLICITY,
+        multiplicity=multiplicity_text(question),
         contract="none" if contract is None else "checked",
         valid=contract is None or contract.valid,
         violations=[] if contract is None else contract.violations,
@@ -150,10 +151,19 @@ def _withheld(metric: MetricResult, contract: Contract) -> MetricResult:
             "significant": False,
             "within_margin": None,
             "needed": None,
+            "posterior": None,
+            "sensitivity": None,
         }
         return contrast.model_copy(update=update)
 
-    return metric.model_copy(update={"contrasts": [withhold(contrast) for contrast in metric.contrasts]})
+    update: dict[str, object] = {
+        "contrasts": [withhold(contrast) for contrast in metric.contrasts],
+        "between": [withhold(contrast) for contrast in metric.between],
+    }
+    if metric.ranking is not None:
+        reason = "the arms differ in what the experiment does not declare"
+        update["ranking"] = Ranking(confidence=metric.ranking.confidence, reason=reason)
+    return metric.model_copy(update=update)
 
 
 def _headline(metric: MetricResult, contract: Contract | None) -> str:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from assay.comparison import examples
-from assay.comparison.examples import Crossed, Integers
+from assay.comparison.examples import Crossed
 from assay.comparison.model import (
     Contrast,
     Discordance,
@@ -16,7 +16,7 @@ from assay.comparison.model import (
 )
 from assay.comparison.predictions import COLUMNS, Scores
 from assay.comparison.question import Question
-from assay.comparison.statistics import Floats
+from assay.comparison.statistics import Floats, Integers
 from assay.comparison.wording import shared_sentence
 
 T = "Student's t, crossed analysis of variance of seeds by examples"
@@ -29,11 +29,13 @@ def with_examples(metric: MetricResult, scores: Scores, question: Question) -> M
     """The metric with what shared test examples say of each of its contrasts."""
     if metric.name not in COLUMNS or not scores.get(metric.name):
         return metric
-    added = [
-        contrast.model_copy(update={"shared_examples": _shared(metric, contrast, scores, question)})
-        for contrast in metric.contrasts
-    ]
-    return metric.model_copy(update={"contrasts": added})
+
+    def added(contrast: Contrast) -> Contrast:
+        found = _shared(metric, contrast, scores, question)
+        return contrast.model_copy(update={"shared_examples": found})
+
+    update = {"contrasts": [*map(added, metric.contrasts)], "between": [*map(added, metric.between)]}
+    return metric.model_copy(update=update)
 
 
 def _shared(metric: MetricResult, contrast: Contrast, scores: Scores, question: Question) -> SharedExamples:

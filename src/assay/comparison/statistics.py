@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from assay.config.schema import LEAST_NOISE_PAIRS
 
 Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
 _Extreme = Callable[[Floats, Floats], NDArray[np.bool_]]
 
 ENUMERATED_PAIRS = 20
@@ -41,7 +42,7 @@ def mean_is_constant(differences: Floats) -> NDArray[np.bool_]:
 
 
 @lru_cache(maxsize=2)
-def _resampling_weights(n: int, resamples: int) -> Floats:
+def resampling_weights(n: int, resamples: int) -> Floats:
     """How often each of n pairs is drawn, as share of n: `[n, resamples]`."""
     draws = np.random.default_rng(_SEED).integers(0, n, (resamples, n))
     flat = (draws + np.arange(resamples)[:, None] * n).ravel()
@@ -59,7 +60,7 @@ def bca_interval(differences: Floats, *, confidence: float, resamples: int) -> t
     low, high = np.full(len(flat), np.nan), np.full(len(flat), np.nan)
     usable = np.flatnonzero(~mean_is_constant(flat)) if n >= 3 else np.empty(0, dtype=np.intp)
     for part in _parts(usable, resamples):
-        low[part], high[part] = _bca(flat[part], confidence, _resampling_weights(n, resamples))
+        low[part], high[part] = _bca(flat[part], confidence, resampling_weights(n, resamples))
     return low.reshape(shape), high.reshape(shape)
 
 

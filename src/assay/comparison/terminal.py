@@ -11,6 +11,8 @@ from assay.comparison.wording import (
     decimals_for,
     floor_text,
     p_text,
+    posterior_sentence,
+    ranking_sentence,
     unit_of_change,
     value_text,
 )
@@ -58,7 +60,7 @@ def render(comparison: Comparison, place: Path | None, console: "Console") -> No
     console.print(_table(comparison, intervals=console.width >= _WIDE))
     if floors := [_floor(metric) for metric in comparison.metrics if metric.floor is not None]:
         console.print(f"Noise floor: {', '.join(floors)}", highlight=False)
-    for line in _shared(comparison)[:_LINES]:
+    for line in (*_ranks(comparison), *_believed(comparison)[:_LINES], *_shared(comparison)[:_LINES]):
         console.print(Text(line))
     more = "report" if comparison.contract == "checked" else "JSON"
     # A table of many arms is a report's; the terminal tells which were left out.
@@ -66,6 +68,7 @@ def render(comparison: Comparison, place: Path | None, console: "Console") -> No
     if rows > _ROWS:
         console.print(f"{rows - _ROWS} more rows are in the {more}.")
     for title, lines in (
+        ("Other pairs", [one.sentence for one in comparison.metrics[0].between]),
         ("Undeclared differences", comparison.violations),
         ("Runs that did not complete", _failures(comparison)),
         ("Warnings", comparison.warnings),
@@ -173,6 +176,17 @@ def _floor(metric: MetricResult) -> str:
     value = None if metric.floor is None else metric.floor.value
     size = "none" if value is None else floor_text(metric.scale, metric.unit, value)
     return f"{metric.name} {size.replace('percentage points', 'pp')}"
+
+
+def _ranks(comparison: Comparison) -> list[str]:
+    """Of the headline's metric, where there are more than two arms."""
+    metric = comparison.metrics[0]
+    return [] if metric.ranking is None or not metric.ranking.arms else [ranking_sentence(metric)]
+
+
+def _believed(comparison: Comparison) -> list[str]:
+    metric = comparison.metrics[0]
+    return [text for one in metric.contrasts if (text := posterior_sentence(metric, one))]
 
 
 def _shared(comparison: Comparison) -> list[str]:

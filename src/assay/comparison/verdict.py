@@ -15,7 +15,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from assay.comparison import statistics
-from assay.comparison.analysis import Analyser, Analysis, Values, transformed
+from assay.comparison.analysis import Analyser, Analysis, Pair, Values, transformed
 from assay.comparison.collect import Collected
 from assay.comparison.guard import Guard, exceeds
 from assay.comparison.model import (
@@ -31,9 +31,12 @@ from assay.comparison.model import (
     Test,
     VerdictWord,
 )
+from assay.comparison.posterior import posterior
 from assay.comparison.question import Question
+from assay.comparison.ranking import ranking
+from assay.comparison.sensitivity import sensitivity
 from assay.comparison.statistics import Floats
-from assay.comparison.wording import sentence, within_floor
+from assay.comparison.wording import sensitivity_text, sentence, within_floor
 from assay.config.metrics import METRICS, Direction, Metric
 from assay.config.schema import MetricChoice
 
@@ -70,8 +73,13 @@ class Judge:
         result.floor = None if self._guard is None else self._guard.at(choice.name, pairs)
         for analysis in self._analyser.analyses[choice.name].values():
             contrast = self._contrast(analysis, result)
-            result.contrasts.append(_worded(result, contrast, self._level(analysis, contrast)))
+            self._add(result, _worded(result, contrast, self._level(analysis, contrast)))
+        result.ranking = ranking(self._question, metric, result, values)
         return result
+
+    def _add(self, result: MetricResult, contrast: Contrast) -> None:
+        of_baseline = contrast.baseline == self._question.baseline
+        (result.contrasts if of_baseline else result.between).append(contrast)
 
     def _level(self, analysis: Analysis, contrast: Contrast) -> float:
         towards_equivalence = contrast.needed is not None and contrast.needed.towards == "equivalence"
@@ -79,16 +87,9 @@ class Judge:
 
     def _contrast(self, analysis: Analysis, result: MetricResult) -> Contrast:
         direction, floor = result.direction, result.floor
-        arm, baseline = analysis.arm, self._question.baseline
+        arm, baseline = analysis.arm, analysis.baseline
         if analysis.problem is not None:
-            return Contrast(
-                arm=arm,
-                baseline=baseline,
-                verdict="inconclusive",
-                sentence="",
-                pairs=0,
-                reasons=[analysis.problem],
-            )
+            return self._without_pairs(analysis, result, analysis.problem)
         differences = analysis.differences
         mean = float(differences.mean())
         constant = bool(statistics.mean_is_constant(differences))
@@ -121,9 +122,27 @@ class Judge:
             test=_test(analysis),
             equivalence=_equivalence(analysis, shown=shown),
             effect_size=_effect_size(analysis),
+            posterior=posterior(analysis, direction, self._question.comparison),
             probability_better=Probability(value=probability[0], low=probability[1], high=probability[2]),
             needed=needed,
         )
+
+    def _without_pairs(self, analysis: Analysis, result: MetricResult, problem: str) -> Contrast:
+        """Not compared; what the missing values could have changed is told where the metric has bounds."""
+        contrast = Contrast(
+            arm=analysis.arm,
+            baseline=analysis.baseline,
+            verdict="inconclusive",
+            sentence="",
+            pairs=0,
+            reasons=[problem],
+        )
+        if not analysis.structural:
+            values = self._analyser.values[result.name]
+            contrast.sensitivity = sensitivity(analysis, result.direction, values)
+        if contrast.sensitivity is not None:
+            contrast.reasons.append(sensitivity_text(result, contrast, contrast.sensitivity))
+        return contrast
 
     def _reasons(self, analysis: Analysis, *, excludes: bool) -> list[str]:
         n, unit = len(analysis.differences), "seeds" if analysis.metric.pairing == "seed" else "blocks"
@@ -229,9 +248,9 @@ class Judge:
             for arm, found in counts.items()
         }
         result = _result(position, metric, choice, summaries)
-        for arm in self._analyser.others:
-            contrast = self._exact_contrast(metric, choice, arm, counts, result.direction)
-            result.contrasts.append(_worded(result, contrast, self._alpha))
+        for pair in self._analyser.pairs:
+            contrast = self._exact_contrast(pair, choice, counts, result.direction)
+            self._add(result, _worded(result, contrast, self._alpha))
         return result
 
     def _counts(self, metric: str) -> dict[str, list[float]]:
@@ -245,13 +264,12 @@ class Judge:
 
     def _exact_contrast(
         self,
-        metric: Metric,
+        pair: Pair,
         choice: MetricChoice,
-        arm: str,
         counts: Mapping[str, list[float]],
         direction: Direction,
     ) -> Contrast:
-        baseline = self._question.baseline
+        arm, baseline = pair
         contrast = Contrast(arm=arm, baseline=baseline, verdict="inconclusive", sentence="", pairs=0)
         for name in (arm, baseline):
             if len(counts[name]) > 1:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from assay.comparison.model import Contrast, Floor, MetricResult, SharedExamples
+from assay.comparison.model import Contrast, Floor, MetricResult, Rank, Sensitivity, SharedExamples
 
 PHRASES: dict[str, tuple[str, str]] = {
     "accuracy": ("recognises better than", "recognises worse than"),
@@ -127,6 +127,58 @@ def within_floor(metric: MetricResult, floor: Floor) -> str:
     size = floor_text(metric.scale, metric.unit, floor.value)
     pairs = plural(floor.pairs, metric.pairing)
     return f"the difference is within the noise floor, {size}: {floor.arm} may differ from itself by as much ({pairs})"
+
+
+def sensitivity_text(metric: MetricResult, contrast: Contrast, found: Sensitivity) -> str:
+    """What a claim would be at the extremes of what is missing."""
+    texts = change_texts(metric, [found.worst_estimate, found.best_estimate])
+    words = {"inconclusive": "undecided"}
+    worst, best = (words.get(word, word) for word in (found.worst, found.best))
+    missing = "the missing pair" if found.missing == 1 else f"the {found.missing} missing pairs"
+    unit = unit_of_change(metric)
+    if worst == best:
+        between = f"{texts[0]} to {texts[1]}{unit}"
+        return f"whatever {missing} had come to, the test would find {contrast.arm} {worst} ({between})"
+    return (
+        f"had {missing} come to the worst for {contrast.arm}, the test would find it {worst} ({texts[0]}{unit}); to the "
+        f"best, {best} ({texts[1]}{unit})"
+    )
+
+
+def posterior_sentence(metric: MetricResult, contrast: Contrast) -> str:
+    """What to believe after the differences; empty where there is no posterior."""
+    found = contrast.posterior
+    if found is None or found.better is None:
+        return ""
+    text = (
+        f"{contrast.arm} is better than {contrast.baseline} with probability {probability_text(found.better)}"
+    )
+    if found.within_margin is not None and found.better_beyond_margin is not None:
+        text += (
+            f", by more than {margin_text(metric)} with {probability_text(found.better_beyond_margin)}; "
+            f"the two are within it with {probability_text(found.within_margin)}"
+        )
+    return f"Bayesian estimation, {metric.title}: {text}."
+
+
+def probability_text(probability: float) -> str:
+    """Never certainty."""
+    if 0.001 <= probability <= 0.999:
+        return f"{100 * probability:.1f}%"
+    return "< 0.1%" if probability < 0.5 else "> 99.9%"
+
+
+def ranking_sentence(metric: MetricResult) -> str:
+    """All arms, best first, each with the ranks that are not ruled out."""
+    assert metric.ranking is not None
+    ordered = sorted(metric.ranking.arms.items(), key=lambda one: (one[1].rank, one[1].low, one[1].high))
+    texts = [f"{arm} {ranks_text(found)}" for arm, found in ordered]
+    level = f"{100 * metric.ranking.confidence:g}% sure of all at once"
+    return f"Ranks in {metric.title}, {level}: {', '.join(texts)}."
+
+
+def ranks_text(found: Rank) -> str:
+    return f"{found.low}" if found.low == found.high else f"{found.low} to {found.high}"
 
 
 def shared_sentence(metric: MetricResult, contrast: Contrast, shared: SharedExamples) -> str:

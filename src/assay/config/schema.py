@@ -1,6 +1,6 @@
 """The experiment file: one model per section, every field with a description and a default."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -214,6 +214,15 @@ class Comparison(Section):
         default=0.95, gt=0.5, lt=1, description="Level of intervals; 1 - level for tests."
     )
     resamples: int = Field(default=10_000, ge=1000, description="Bootstrap resamples.")
+    contrasts: Literal["baseline", "all"] = Field(
+        default="baseline",
+        description="Which arms are compared: each with the baseline, or `all` pairs, which takes more seeds to decide.",
+    )
+    bayesian: bool = Field(
+        default=False,
+        description="Whether to estimate differences the Bayesian way too: probabilities that an arm is better, and by more "
+        "than the margin. They stand beside the verdict and decide nothing.",
+    )
     target_accuracy: Annotated[float, Field(gt=0, le=1)] | None = Field(
         default=None,
         description="Validation accuracy, the same for all arms, up to which `train_seconds_to_target` and "

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from assay.comparison.floor_wording import measured_text
-from assay.comparison.model import Contrast, MetricResult
+from assay.comparison.model import Contrast, MetricResult, Posterior
 from assay.reporting import numbers
 from assay.reporting.read import Results
 from assay.reporting.shared import shared_note
@@ -57,6 +57,7 @@ def page(results: Results, tables: Sequence[Table], images: Sequence[Image]) -> 
         ],
         image_note=image_note(results),
         noise_note=noise_note(results),
+        posterior_priors=Posterior().priors,
         shared_note=shared_note(results),
         outcome_note=outcome_note(results),
         unfinished=unfinished(results)[:MAX_ROWS],

@@ -18,7 +18,7 @@ def shared_examples(results: Results) -> Table:
     found = [
         (metric, line)
         for metric in results.metrics
-        for line in metric.contrasts
+        for line in (*metric.contrasts, *metric.between)
         if line.shared_examples is not None and line.shared_examples.seeds
     ]
     rows = [_row(metric, line) for metric, line in found]

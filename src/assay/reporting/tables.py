@@ -6,7 +6,7 @@ from assay.comparison.model import Contrast, MetricResult
 from assay.comparison.target import NOT_REACHED
 from assay.config.arm import spec_of
 from assay.config.metrics import DESCRIPTIVE, METRICS
-from assay.reporting import kernels, samples, telemetry
+from assay.reporting import kernels, ranks, samples, telemetry
 from assay.reporting.noise import floor_cell, noise
 from assay.reporting.numbers import (
     NOTHING,
@@ -19,6 +19,7 @@ from assay.reporting.numbers import (
     span,
     summary,
 )
+from assay.reporting.posteriors import posteriors
 from assay.reporting.read import Results, Run
 from assay.reporting.shared import shared_examples
 from assay.reporting.table import Column, Kind, Raw, Table
@@ -32,6 +33,9 @@ def tables(results: Results) -> list[Table]:
     made = [
         metrics_by_arm(results),
         contrasts(results),
+        ranks.between(results),
+        posteriors(results),
+        ranks.ranks(results),
         shared_examples(results),
         noise(results),
         costs(results),

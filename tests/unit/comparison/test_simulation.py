@@ -62,3 +62,27 @@ def test_interval_for_other_seeds_and_examples_covers(simulation: ModuleType, na
     alone, other, both = simulation.coverage_of_both(name, seeds, repetitions=400, seed=2)
     assert both >= 0.95 - 3 * (0.95 * 0.05 / 400) ** 0.5
     assert both > min(alone, other)
+
+
+@pytest.mark.parametrize(
+    ("case", "distribution"),
+    [
+        ("four alike", "normal"),
+        ("four alike", "heavy tails (Student t, 3)"),
+        ("two alike, two apart", "normal"),
+    ],
+)
+def test_all_pairs_and_ranks(simulation: ModuleType, case: str, distribution: str) -> None:
+    row = simulation.ranks(case, distribution, 10, repetitions=600, seed=2)
+    limit = 0.05 + 3 * (0.05 * 0.95 / 600) ** 0.5
+    assert row.error <= limit
+    assert 1 - row.coverage <= limit
+    assert row.width > 3.9 if case == "four alike" else row.claims > 0.6
+
+
+@pytest.mark.parametrize("distribution", ["normal", "heavy tails (Student t, 3)"])
+def test_credible_intervals_cover(simulation: ModuleType, distribution: str) -> None:
+    covered, better, within = simulation.credible(distribution, 6, repetitions=120, seed=2)
+    assert covered >= 0.95 - 3 * (0.95 * 0.05 / 120) ** 0.5
+    assert better <= 0.025 + 3 * (0.025 * 0.975 / 120) ** 0.5
+    assert within <= 0.05 + 3 * (0.05 * 0.95 / 120) ** 0.5

@@ -67,6 +67,7 @@ class Made:
     outcomes: Mapping[tuple[str, int], Outcome] = field(default_factory=dict)
     steps: int = STEPS
     target: float | None = None
+    comparison: Mapping[str, Any] = field(default_factory=dict)
     logs: bool = True
     noise: bool = False
     change: Callable[[Record], None] | None = None
@@ -115,7 +116,7 @@ class Made:
                     "blocks": max(1, self.blocks),
                     "batch_sizes": list(self.batch_sizes),
                 },
-                "comparison": {"resamples": 1000, "target_accuracy": self.target},
+                "comparison": {"resamples": 1000, "target_accuracy": self.target, **self.comparison},
                 "noise": {"enabled": self.noise},
             }
         )

@@ -327,3 +327,36 @@ def test_costs_that_were_not_measured_have_no_row_and_those_that_were_have_one(m
     assert {"Waiting for data", "Cold start", "Peak memory"} <= titles
     assert not any("GPU" in title or "tilisation" in title or "ransfer" in title for title in titles)
     assert all(any(cell not in {"–", "0", ""} for cell in row[1:]) for row in costs.rows)
+
+
+def test_all_pairs_ranks_and_probabilities_have_tables(tmp_path: Path) -> None:
+    arms = {
+        name: {**ARMS["cnn"], "accuracy": level}
+        for name, level in (("mlp", 0.9), ("cnn", 0.93), ("cnn-2", 0.98))
+    }
+    made = Made(tmp_path, arms=arms, seeds=8, blocks=0, comparison={"contrasts": "all", "bayesian": True})
+    results = made.make()
+    report(results=results, output=tmp_path / "report")
+    words = Page((tmp_path / "report" / "index.html").read_text()).words
+    assert "All arms" in words
+    assert "Bayesian estimation" in words
+    tables = tmp_path / "report" / "tables"
+    between = list(csv.DictReader((tables / "between.csv").open()))
+    assert [(line["arm"], line["baseline"]) for line in between if line["metric"] == "accuracy"] == [
+        ("cnn-2", "cnn")
+    ]
+    ranks = {line["arm"]: line for line in csv.DictReader((tables / "ranks.csv").open())}
+    assert [ranks[arm]["rank"] for arm in arms] == ["3", "2", "1"]
+    posteriors = list(csv.DictReader((tables / "posteriors.csv").open()))
+    assert len(posteriors) == 3
+    shared = list(csv.DictReader((tables / "shared-examples.csv").open()))
+    assert {(line["arm"], line["baseline"]) for line in shared} == {
+        ("cnn", "mlp"),
+        ("cnn-2", "mlp"),
+        ("cnn-2", "cnn"),
+    }
+    assert all(
+        float(line["new_both_low"]) < float(line["estimate"]) < float(line["new_both_high"])
+        for line in shared
+    )
+    assert "For other seeds and other test examples the difference is" in words
