@@ -148,6 +148,20 @@ def coverage_of_both(name: str, seeds: int, *, repetitions: int, seed: int) -> t
     return tuple((held / repetitions).tolist())
 
 
+def pooled_error(seeds: int, *, repetitions: int, seed: int) -> tuple[float, float]:
+    """False alarms of arms that are alike at every seed, on examples drawn anew: of the test with examples as the unit, and
+    of McNemar's test over counts added up over seeds."""
+    rng = np.random.default_rng([seed, seeds])
+    draw = CROSSED["right or wrong, seeds alike"]
+    alarms = np.zeros(2)
+    for _ in range(repetitions):
+        whole = draw(rng, seeds).astype(np.int64)
+        added, _ = examples.mcnemar(int((whole > 0).sum()), int((whole < 0).sum()))
+        alarms += [examples.whole_examples_p(whole.sum(axis=0)) <= ALPHA, added <= ALPHA]
+    ours, naive = (alarms / repetitions).tolist()
+    return ours, naive
+
+
 RANKED = {
     "four alike": (0.0, 0.0, 0.0, 0.0),
     "two alike, two apart": (0.0, 0.0, 1.0, 2.0),
@@ -240,6 +254,11 @@ def main(argv: list[str] | None = None) -> int:
         for n in CROSSED_SEEDS:
             shares = coverage_of_both(name, n, repetitions=arguments.repetitions, seed=arguments.seed)
             print(f"| {name} | {n} | " + " | ".join(f"{100 * x:.1f}%" for x in shares) + " |", flush=True)
+    print("\n| seeds | examples as the unit | counts added up over seeds |")
+    print("|--:|--:|--:|")
+    for n in (1, 3, 6, 30):
+        ours, naive = pooled_error(n, repetitions=arguments.repetitions, seed=arguments.seed)
+        print(f"| {n} | {100 * ours:.1f}% | {100 * naive:.1f}% |", flush=True)
     print("\n| four arms, all pairs | differences | seeds | wrong claims | claims of true differences "
           "| rank sets hold | ranks in a set |")  # fmt: skip
     print("|---|---|--:|--:|--:|--:|--:|")

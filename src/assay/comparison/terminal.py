@@ -212,6 +212,9 @@ def _level(metric: MetricResult, summary: ArmSummary, decimals: int | None = Non
     return value_text(summary.centre, metric.unit, decimals).replace(" samples/s", "/s").removesuffix(" FLOP")
 
 
+_ASSUMED = "; the arm's values are means over the rest, and it is not compared on them"
+
+
 def _failures(comparison: Comparison) -> list[str]:
     lines = []
     for arm, outcomes in comparison.outcomes.items():
@@ -219,6 +222,7 @@ def _failures(comparison: Comparison) -> list[str]:
             total = sum(counts.values())
             lines += [
                 f"{arm}: {outcome.replace('_', ' ')} at {count} of {total} {kind}"
+                f"{_ASSUMED if kind == 'seeds' else ''}"
                 for outcome, count in counts.items()
                 if outcome != "completed"
             ]

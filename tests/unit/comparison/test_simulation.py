@@ -86,3 +86,9 @@ def test_credible_intervals_cover(simulation: ModuleType, distribution: str) -> 
     assert covered >= 0.95 - 3 * (0.95 * 0.05 / 120) ** 0.5
     assert better <= 0.025 + 3 * (0.025 * 0.975 / 120) ** 0.5
     assert within <= 0.05 + 3 * (0.05 * 0.95 / 120) ** 0.5
+
+
+def test_pooling_over_seeds_holds_its_level_where_adding_up_does_not(simulation: ModuleType) -> None:
+    ours, naive = simulation.pooled_error(6, repetitions=300, seed=2)
+    assert ours <= 0.05 + 3 * (0.05 * 0.95 / 300) ** 0.5
+    assert naive > 0.1
