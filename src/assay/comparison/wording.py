@@ -168,11 +168,16 @@ def probability_text(probability: float) -> str:
     return "< 0.1%" if probability < 0.5 else "> 99.9%"
 
 
+_NAMED_RANKS = 6
+
+
 def ranking_sentence(metric: MetricResult) -> str:
     """All arms, best first, each with the ranks that are not ruled out."""
     assert metric.ranking is not None
     ordered = sorted(metric.ranking.arms.items(), key=lambda one: (one[1].rank, one[1].low, one[1].high))
-    texts = [f"{arm} {ranks_text(found)}" for arm, found in ordered]
+    texts = [f"{arm} {ranks_text(found)}" for arm, found in ordered[:_NAMED_RANKS]]
+    if len(ordered) > _NAMED_RANKS:
+        texts.append(f"and {len(ordered) - _NAMED_RANKS} more")
     level = f"{100 * metric.ranking.confidence:g}% sure of all at once"
     return f"Ranks in {metric.title}, {level}: {', '.join(texts)}."
 

@@ -19,7 +19,7 @@ ALL = {"comparison": {"contrasts": "all"}}
 def levels(*means: float, seeds: int = 8) -> dict[str, list[float]]:
     rng = np.random.default_rng(3)
     return {
-        arm: (mean + 0.002 * rng.normal(size=seeds)).tolist()
+        arm: (mean + 0.002 * rng.normal(size=seeds)).round(3).tolist()
         for arm, mean in zip(("mlp", "cnn", "vit", "gru"), means, strict=False)
     }
 

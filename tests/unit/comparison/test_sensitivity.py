@@ -17,7 +17,7 @@ def lost(record: dict[str, Any]) -> None:
 
 def levels(low: float, high: float, seeds: int) -> dict[str, list[float]]:
     rng = np.random.default_rng(2)
-    mlp, cnn = (level + 0.003 * rng.normal(size=seeds) for level in (low, high))
+    mlp, cnn = ((level + 0.003 * rng.normal(size=seeds)).round(3) for level in (low, high))
     return {"mlp": mlp.tolist(), "cnn": cnn.tolist()}
 
 
@@ -51,7 +51,8 @@ def test_a_great_difference_outlasts_the_worst(make: Make) -> None:
 
 
 def test_where_less_is_better(make: Make) -> None:
-    made = make({"calibration_error": levels(0.9, 0.2, 12)})
+    settings = {"metrics": [{"name": "accuracy", "direction": "lower"}]}
+    made = make({"accuracy": levels(0.97, 0.3, 12)}, **settings)
     made.edit("mlp", 0, "evaluate", lost)
     found = made.compare().metrics[0].contrasts[0].sensitivity
     assert (found.worst, found.best) == ("better", "better")
