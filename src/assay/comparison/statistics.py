@@ -103,7 +103,7 @@ def sign_flip_p(differences: Floats) -> Floats:
     over m random patterns (Phipson and Smyth 2010).
     """
     observed = np.abs(differences.sum(axis=-1))
-    return _share_of_flips(differences, lambda sums, least: np.abs(sums) >= least, observed)
+    return _share_of_flips(differences, lambda sums, least: np.abs(sums) >= least, observed, halved=True)
 
 
 def sign_flip_p_less(differences: Floats) -> Floats:
@@ -119,7 +119,10 @@ def equivalence_p(differences: Floats, margin: float) -> Floats:
     return np.maximum(below_upper, above_lower)
 
 
-def _share_of_flips(differences: Floats, extreme: _Extreme, observed: Floats) -> Floats:
+def _share_of_flips(
+    differences: Floats, extreme: _Extreme, observed: Floats, *, halved: bool = False
+) -> Floats:
+    """halved: a pattern and its opposite are alike, so that the first sign can stay."""
     shape, n = differences.shape[:-1], differences.shape[-1]
     flat = differences.reshape(-1, n)
     least = observed.reshape(-1, 1) - _TIE * np.abs(flat).sum(axis=-1, keepdims=True)
@@ -130,8 +133,9 @@ def _share_of_flips(differences: Floats, extreme: _Extreme, observed: Floats) ->
                 counts[part] += extreme(flat[part] @ signs, least[part]).sum(axis=-1)
         return ((counts + 1) / (MONTE_CARLO_FLIPS + 1)).reshape(shape)
     result = np.empty(len(flat))
-    for part in _parts(np.arange(len(flat)), 2**n):
-        sums = _all_flipped_sums(flat[part])
+    kept = 1 if halved else 0
+    for part in _parts(np.arange(len(flat)), 2 ** (n - kept)):
+        sums = flat[part, :kept].sum(axis=-1, keepdims=True) + _all_flipped_sums(flat[part, kept:])
         result[part] = extreme(sums, least[part]).mean(axis=-1)
     return result.reshape(shape)
 
