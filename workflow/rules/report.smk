@@ -7,6 +7,9 @@ rule report:
         metrics="results/{experiment}/comparison/metrics.csv",
         contract="results/{experiment}/comparison/contract.json",
     output:
+        "results/{experiment}/report/methods.md",
+        "results/{experiment}/report/methods.tex",
+        "results/{experiment}/report/report.tex",
         page=report(
             "results/{experiment}/report/index.html",
             caption="../report/report.rst",

@@ -44,17 +44,18 @@ _EXAMPLES = {
 
 def without_tags(location: tuple[int | str, ...]) -> KeyPath:
     """The path without the names that a union puts into it."""
-    return tuple(
-        part
-        for number, part in enumerate(location)
-        if not (part in _UNION_TAGS and number and location[number - 1] == "optimizer")
-    )
+    return tuple(part for number, part in enumerate(location) if not _is_tag(location, number))
+
+
+def _is_tag(location: tuple[int | str, ...], number: int) -> bool:
+    """A key or an arm may have the same name."""
+    return location[number] in _UNION_TAGS and number > 0 and location[number - 1] == "optimizer"
 
 
 def unknown_key(detail: ErrorDetails, path: KeyPath, *, in_arm: bool) -> tuple[str, str]:
     """What is wrong with a key that its section does not know, and what to write instead."""
     word = str(path[-1])
-    kinds = [part for part in detail["loc"] if part in _UNION_TAGS]
+    kinds = [part for number, part in enumerate(detail["loc"]) if _is_tag(detail["loc"], number)]
     if kinds:
         model = next(found for found in _models(path[:-1]) if found.__name__.lower() == kinds[-1])
         other = next(found for found in _models(path[:-1]) if found is not model)

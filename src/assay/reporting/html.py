@@ -8,9 +8,11 @@ from typing import Any
 
 from assay.comparison.floor_wording import measured_text
 from assay.comparison.model import Contrast, MetricResult, Posterior
-from assay.reporting import numbers
+from assay.reporting import belief, methods, numbers
+from assay.reporting.examples import disagreements
 from assay.reporting.read import Results
 from assay.reporting.shared import shared_note
+from assay.reporting.statements import text_of
 from assay.reporting.style import COLOURS, THEME_VARIABLES
 from assay.reporting.table import Table
 
@@ -19,6 +21,14 @@ MAX_ROWS = 100
 MAX_CONTRASTS = 3
 """Arms told in full, best first; the table has all."""
 _RANK = {"better": 0, "equivalent": 1, "inconclusive": 2, "worse": 3}
+
+
+STORY = {
+    "sure": ("forest", "differences", "paired-slopes"),
+    "costs": ("accuracy-against-latency", "accuracy-against-energy", "latency"),
+    "learnt": ("validation-accuracy", "training-loss", "reliability", "per-class"),
+}
+"""Sections of the page and their figures; others have a section of their own."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +53,15 @@ def page(results: Results, tables: Sequence[Table], images: Sequence[Image]) -> 
     )
     metric = results.headline_metric
     contrasts = [] if metric is None else sorted(metric.contrasts, key=partial(_rank, metric))
+    names = [image.name for image in images if not image.name.startswith("telemetry-")]
+    placed = {name for part in STORY.values() for name in part}
     return environment.get_template("report.html.j2").render(
+        story={**STORY, "other": [name for name in names if name not in placed]},
+        methods=text_of(methods.methods(results)),
+        limitations=text_of(methods.limitations(results)),
+        reasons=belief.reasons(results),
+        assumptions=belief.assumptions(results),
+        disagreements=disagreements(results),
         comparison=results.comparison,
         experiment=results.experiment,
         claim=headline(results),
@@ -55,11 +73,11 @@ def page(results: Results, tables: Sequence[Table], images: Sequence[Image]) -> 
             for line in other.contrasts
             if len(other.contrasts) <= MAX_CONTRASTS
         ],
-        image_note=image_note(results),
+        image_note=belief.image_note(results),
         noise_note=noise_note(results),
         posterior_priors=Posterior().priors,
         shared_note=shared_note(results),
-        outcome_note=outcome_note(results),
+        outcome_note=belief.outcome_note(results),
         unfinished=unfinished(results)[:MAX_ROWS],
         warnings=results.comparison.warnings,
         contract=results.contract,
@@ -169,17 +187,6 @@ def _costs(results: Results, arm: str) -> list[tuple[str, str]]:
     return lines[:4]
 
 
-def image_note(results: Results) -> str | None:
-    """Said in the first lines: numbers from an unpinned environment are harder to get again."""
-    surroundings = results.surroundings
-    if not surroundings.on_host:
-        return None
-    if surroundings.on_host == surroundings.records:
-        return "Ran on the host, not in a pinned image."
-    on_host, total = surroundings.on_host, surroundings.records
-    return f"{on_host:,} of {total:,} records come from the host, not from a pinned image."
-
-
 def noise_note(results: Results) -> str:
     """What was measured twice, where and when."""
     if results.noise is None:
@@ -187,20 +194,6 @@ def noise_note(results: Results) -> str:
     return (
         f"{results.noise.arm} against itself, measured as two arms are: {measured_text(results.noise)}. A difference within "
         "the floor is not told to be better or worse. Between other seeds: what two sets of as many seeds may differ by."
-    )
-
-
-def outcome_note(results: Results) -> str:
-    done = sum(run.outcome == "completed" for run in results.runs)
-    resumed = sum(run.resumed for run in results.runs)
-    shared = sum(run.shared for run in results.runs)
-    text = f"{done:,} of {numbers.counted(len(results.runs), 'run')} completed"
-    if results.visits:
-        visits = sum(visit.outcome == "completed" for visit in results.visits)
-        text += f", {visits:,} of {numbers.counted(len(results.visits), 'profile visit')}"
-    text += f"; {resumed:,} resumed after an interruption" if resumed else ""
-    return text + (
-        f"; {shared:,} shared a GPU with other runs, and tell no time and no energy" if shared else ""
     )
 
 

@@ -37,6 +37,10 @@ def significant(value: float, digits: int = 3) -> str:
     return plain(rounded, max(0, digits - 1 - math.floor(math.log10(abs(rounded)))))
 
 
+def heading(metric: MetricResult) -> str:
+    return metric.title[:1].upper() + metric.title[1:]
+
+
 def quantity(value: float | None, unit: str) -> str:
     """One value with its unit, three or four significant digits."""
     if value is None:

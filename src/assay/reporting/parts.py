@@ -2,7 +2,8 @@
 
 import math
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -11,26 +12,46 @@ from numpy.typing import NDArray
 from assay.comparison.model import MetricResult
 from assay.reporting import numbers, samples
 from assay.reporting.read import Results
-from assay.reporting.style import GRID, HEIGHT, WIDTH, ArmStyle, arm_style
+from assay.reporting.style import GRID, HEIGHT, SMALL, WIDTH, ArmStyle, arm_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
 T = TypeVar("T")
+MAX_ARMS = 8
+"""Arms drawn in one figure; the tables have all."""
+
+Drawn = tuple["Figure", str]
+"""A figure and its caption."""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure's name (of its files), its title, and the function that draws it."""
+
+    name: str
+    title: str
+    draw: Callable[[Results], Drawn | None]
 
 
 def figure(height: float = HEIGHT) -> "tuple[Figure, Axes]":
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter
 
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     axes = figure.add_subplot()
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(ticks())
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}".replace("-", numbers.MINUS)))
+    plain_ticks(axes.xaxis)
+    plain_ticks(axes.yaxis)
     return figure, axes
+
+
+def plain_ticks(axis: "Axis") -> None:
+    from matplotlib.ticker import FuncFormatter
+
+    axis.set_major_locator(ticks())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}".replace("-", numbers.MINUS)))
 
 
 def ticks(*, integer: bool = False) -> "MaxNLocator":
@@ -49,16 +70,24 @@ def short(name: str, most: int = 20) -> str:
     return name if len(name) <= most else f"{name[: most - end - 1]}…{name[-end:]}"
 
 
+def literal(text: str) -> str:
+    """Without what matplotlib takes for mathematics, and on one line."""
+    return " ".join(text.split()).replace("$", r"\$")
+
+
 def legend(axes: "Axes", entries: int) -> None:
-    """Inside where few arms leave room, else below in two columns."""
-    if entries <= 4:
+    """Inside where few arms leave room, else below, in two columns where they fit."""
+    if entries <= 3:
         axes.legend(loc="best")
         return
     figure = axes.get_figure(root=True)
     assert figure is not None
-    figure.set_figheight(figure.get_figheight() + 0.19 * math.ceil(entries / 2))
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=8, columnspacing=1.2)
+    columns = 2 if max(map(len, labels)) <= 16 else 1
+    figure.set_figheight(figure.get_figheight() + 0.16 * math.ceil(entries / columns))
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=columns, fontsize=SMALL, columnspacing=1.2
+    )
 
 
 def log_axis(axes: "Axes", which: str, values: Sequence[float]) -> None:
@@ -99,10 +128,17 @@ def confidence(results: Results) -> str:
     return f"{100 * results.comparison.confidence:g}%"
 
 
-def spread_words(cost: samples.Spread) -> str:
+def spread_words(cost: samples.Spread, replicate: str = "block") -> str:
     if cost.confidence is None:
-        return "from the lowest to the highest block"
-    return f"{100 * cost.confidence:.3g}% interval of the median over blocks"
+        return f"from the lowest to the highest {replicate}"
+    return f"{100 * cost.confidence:.3g}% interval of the median over {replicate}s"
+
+
+def effect(metric: MetricResult) -> str:
+    """Unit of a difference or ratio."""
+    if metric.scale == "ratio":
+        return "ratio"
+    return {"fraction": "percentage points"}.get(metric.unit, metric.unit)
 
 
 def readable(metric: MetricResult, value: float) -> float:
@@ -120,11 +156,11 @@ def no_difference(metric: MetricResult) -> float:
     return 1.0 if metric.scale == "ratio" else 0.0
 
 
-def margin(metric: MetricResult) -> tuple[float, float]:
-    assert metric.margin is not None
+def around(metric: MetricResult, value: float) -> tuple[float, float]:
+    """Ends on the axis of a margin or noise floor, which is relative where the metric is compared by ratio."""
     if metric.scale == "ratio":
-        return 1 / (1 + metric.margin), 1 + metric.margin
-    return -readable(metric, metric.margin), readable(metric, metric.margin)
+        return 1 / (1 + value), 1 + value
+    return -readable(metric, value), readable(metric, value)
 
 
 def array(values: Iterable[float | None]) -> NDArray[np.float64]:

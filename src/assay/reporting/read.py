@@ -11,7 +11,8 @@ from assay.comparison.floor import FILE, FOLDER, NoiseFloor
 from assay.comparison.model import Comparison, Contract, Found, MetricResult
 from assay.comparison.target import epoch_reaching
 from assay.config.schema import Experiment
-from assay.records import Environment, Record, RecordError, Telemetry
+from assay.evaluation.metrics import ClassAccuracy
+from assay.records import Environment, Measurement, Record, RecordError, Telemetry
 from assay.tracing.model import MODES, Mode, Traced
 
 
@@ -45,6 +46,11 @@ class Run:
     reached: bool | None = None
     """Whether it reached the experiment's target; null where there is none."""
     epochs: tuple[Epoch, ...] = ()
+    energy: float | None = None
+    """Joules of the training's devices; null: not measured."""
+    calibration_error: float | None = None
+    classes: tuple[ClassAccuracy, ...] = ()
+    """Of the test split."""
     telemetry: Telemetry | None = None
 
 
@@ -81,6 +87,9 @@ class Surroundings:
     on_host: int = 0
     last_finished: str = ""
     devices: set[str] = field(default_factory=set)
+    data: set[str] = field(default_factory=set)
+    """SHA-256 of the data's manifests."""
+    images: set[tuple[tuple[str, str], ...]] = field(default_factory=set)
 
     def add(self, record: Record) -> None:
         environment = record.environment
@@ -89,6 +98,10 @@ class Surroundings:
         self.last_finished = max(self.last_finished, record.finished)
         if environment.device is not None:
             self.devices.add(environment.device.type)
+        if environment.image is not None:
+            self.images.add(tuple(sorted(environment.image.items())))
+        if record.data_sha256 is not None:
+            self.data.add(record.data_sha256)
         for name, value in _facts(environment, record).items():
             if value is not None:
                 self.facts.setdefault(name, Counter())[value] += 1
@@ -199,19 +212,22 @@ def _read_run(folder: Path, arm: str, seed: int, surroundings: Surroundings, tar
         return Run(arm, seed, "missing")
     last = train if train.outcome != "completed" or evaluate is None else evaluate
     unread = evaluate is None and train.outcome == "completed"
-    seconds = train.metrics.get("train_seconds")
+    tested = {} if evaluate is None else evaluate.metrics
     chosen = train.details.get("chosen_epoch")
     return Run(
         arm=arm,
         seed=seed,
         outcome="missing" if unread else last.outcome,
         message="trained and not evaluated" if unread else last.message,
-        seconds=None if seconds is None else seconds.value,
+        seconds=_value(train.metrics, "train_seconds"),
         chosen_epoch=chosen if isinstance(chosen, int) else None,
         resumed=train.resumed,
         shared=train.details.get("shared") is not None,
         reached=None if target is None else epoch_reaching(train, target) is not None,
         epochs=tuple(_epochs(train)),
+        energy=_value(train.metrics, "train_energy"),
+        calibration_error=_value(tested, "calibration_error"),
+        classes=() if evaluate is None else tuple(_classes(evaluate, folder / "evaluate" / "record.json")),
         telemetry=train.telemetry,
     )
 
@@ -230,6 +246,22 @@ def _epochs(train: Record) -> list[Epoch]:
         for line in history
         if isinstance(line, dict) and "epoch" in line
     ]
+
+
+def _classes(evaluate: Record, path: Path) -> list[ClassAccuracy]:
+    lines = evaluate.details.get("per_class") or []
+    try:
+        return [ClassAccuracy.model_validate(line) for line in lines]
+    except (ValidationError, TypeError) as error:
+        first = str(error).partition("\n")[0]
+        raise RecordError(
+            f"{path}: details.per_class: {first}; remove it and run the experiment again"
+        ) from None
+
+
+def _value(metrics: dict[str, Measurement], name: str) -> float | None:
+    found = metrics.get(name)
+    return None if found is None else found.value
 
 
 def _number(value: Any) -> float | None:

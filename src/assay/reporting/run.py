@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 from assay.records import write_atomically
+from assay.reporting import latex, methods
 from assay.reporting.html import Image, page
 from assay.reporting.read import Results, load
 from assay.reporting.table import Table
@@ -11,17 +12,29 @@ from assay.reporting.tables import tables
 
 
 def report(*, results: Path, output: Path) -> None:
-    """Write `index.html`, `tables/*.{csv,md,tex}` and `figures/*.{svg,pdf,png}` into `output`.
+    """Write `index.html`, `tables/*.{csv,md,tex}`, `figures/*.{svg,pdf,png}`, `methods.{md,tex}`, `report.tex` into `output`.
 
     A function of the comparison and the records alone: the same records give the same bytes.
 
     Raises: RecordError, ReportError naming the file and what is wrong with it.
     """
     found = load(results)
+    how, limits = methods.methods(found), methods.limitations(found)
     made = tables(found)
     write_tables(made, _emptied(output / "tables"))
     images = _write_figures(found, _emptied(output / "figures"))
-    write_atomically(output / "index.html", page(found, made, images).encode())
+    _write(output / "methods.md", methods.markdown(how, limits))
+    _write(output / "methods.tex", methods.latex(how, limits))
+    drawn = [(image.name, image.title, image.caption) for image in images]
+    whole = latex.document(
+        found.comparison.question or found.comparison.experiment, found.comparison.headline, made, drawn
+    )
+    _write(output / "report.tex", whole)
+    _write(output / "index.html", page(found, made, images))
+
+
+def _write(path: Path, text: str) -> None:
+    write_atomically(path, text.encode())
 
 
 def _emptied(folder: Path) -> Path:
@@ -37,7 +50,7 @@ def write_tables(made: list[Table], folder: Path) -> None:
     for table in made:
         (folder / f"{table.name}.csv").write_text(table.csv(), encoding="utf-8")
         (folder / f"{table.name}.md").write_text(table.markdown(), encoding="utf-8")
-        (folder / f"{table.name}.tex").write_text(table.latex(), encoding="utf-8")
+        (folder / f"{table.name}.tex").write_text(latex.tabular(table), encoding="utf-8")
 
 
 def _write_figures(results: Results, folder: Path) -> list[Image]:

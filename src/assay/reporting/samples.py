@@ -3,12 +3,17 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from assay.reporting.logs import read_logs
-from assay.reporting.read import Results
+from assay.reporting.read import ReportError, Results
+
+if TYPE_CHECKING:
+    import polars as pl
 
 Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
 MAX_POINTS = 400
@@ -75,12 +80,25 @@ def smallest_batch(results: Results) -> int:
 
 def median_curve(lines: Sequence[Curve]) -> Curve:
     """Median over lines at every x that at least half of them reach: lines that ended early are no matter."""
+    grid, table = _on_one_grid(lines)
+    return grid, np.nanmedian(table, axis=0)
+
+
+def band(lines: Sequence[Curve]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """x, first and third quartile over lines, where `median_curve` has its median."""
+    grid, table = _on_one_grid(lines)
+    low, high = np.nanquantile(table, (0.25, 0.75), axis=0)
+    return grid, low, high
+
+
+def _on_one_grid(lines: Sequence[Curve]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """x that at least half of the lines reach, float64 [X], and their values there, float64 [lines, X]."""
     grid = np.unique(np.concatenate([xs for xs, _ in lines]))
     table = np.full((len(lines), len(grid)), np.nan)
     for row, (xs, ys) in enumerate(lines):
         table[row, np.searchsorted(grid, xs)] = ys
     enough = 2 * np.isfinite(table).sum(axis=0) >= len(lines)
-    return grid[enough], np.nanmedian(np.where(np.isfinite(table), table, np.nan)[:, enough], axis=0)
+    return grid[enough], np.where(np.isfinite(table), table, np.nan)[:, enough]
 
 
 def training_losses(results: Results, arms: Sequence[str], *, runs: int) -> dict[str, list[Curve]]:
@@ -108,6 +126,19 @@ def training_losses(results: Results, arms: Sequence[str], *, runs: int) -> dict
     return curves
 
 
+def predictions(path: Path, columns: Sequence[str]) -> "pl.DataFrame":
+    """Those columns of a run's predictions. Raises: ReportError naming a file that cannot be read."""
+    import polars as pl
+
+    try:
+        return pl.read_parquet(path, columns=list(columns))
+    except (pl.exceptions.PolarsError, OSError) as error:
+        first = str(error).partition("\n")[0]
+        raise ReportError(
+            f"{path}: not readable as predictions ({first}); remove its folder and run the experiment again"
+        ) from None
+
+
 @dataclass(frozen=True)
 class Reliability:
     """Mean confidence and accuracy by bin: float64 `[bins]`."""
@@ -129,7 +160,7 @@ def reliability(results: Results, arm: str) -> Reliability | None:
     ]
     if not paths:
         return None
-    table = pl.scan_parquet(paths).select("confidence", "correct").collect()
+    table = pl.concat([predictions(path, ["confidence", "correct"]) for path in paths])
     confidence = table["confidence"].cast(pl.Float64).to_numpy()
     correct = table["correct"].cast(pl.Float64).to_numpy()
     if len(confidence) < 5 * BINS:

@@ -1,4 +1,4 @@
-"""A table, and its files: CSV with full precision, Markdown and LaTeX as a person reads them."""
+"""A table, and its files: CSV with full precision, Markdown as a person reads it; LaTeX is in `latex`."""
 
 import csv
 import io
@@ -64,36 +64,9 @@ class Table:
         cells = [[_markdown(cell) if i != 1 else cell for cell in line] for i, line in enumerate(lines)]
         return "".join(f"| {' | '.join(line)} |\n" for line in cells)
 
-    def latex(self) -> str:
-        r"""A `tabular` of booktabs, to be `\input` into a table environment."""
-        alignment = "".join("r" if column.kind == "number" else "l" for column in self.columns)
-        lines = [
-            rf"% {self.title}: needs \usepackage{{booktabs}}",
-            rf"\begin{{tabular}}{{{alignment}}}",
-            r"\toprule",
-        ]
-        lines += [_latex_row([column.title for column in self.columns]), r"\midrule"]
-        lines += [_latex_row(row) for row in self.rows]
-        return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
-
 
 _MARKDOWN = str.maketrans({c: f"\\{c}" for c in "\\|`*_<>[]#"} | {"\n": " ", "\r": " "})
-_LATEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
-    "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
-    ">": r"\textgreater{}", "[": "{[}", "]": "{]}", "\n": " ", "\r": " ", "\N{MINUS SIGN}": "$-$",
-    "\N{MULTIPLICATION SIGN}": r"$\times$", "\N{EN DASH}": "--", "…": r"\ldots{}", "µ": r"$\mu$",
-    "\N{NO-BREAK SPACE}": "~",
-}  # fmt: skip
 
 
 def _markdown(text: str) -> str:
     return text.translate(_MARKDOWN)
-
-
-def escape_latex(text: str) -> str:
-    return "".join(_LATEX.get(character, character) for character in text)
-
-
-def _latex_row(cells: Sequence[str]) -> str:
-    return " & ".join(escape_latex(cell) for cell in cells) + r" \\"

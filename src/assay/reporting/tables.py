@@ -3,29 +3,24 @@
 from typing import Any
 
 from assay.comparison.model import Contrast, MetricResult
-from assay.comparison.target import NOT_REACHED
 from assay.config.arm import spec_of
-from assay.config.metrics import DESCRIPTIVE, METRICS
-from assay.reporting import kernels, ranks, samples, telemetry
+from assay.reporting import examples, kernels, measured, methods, quality, ranks, telemetry
 from assay.reporting.noise import floor_cell, noise
 from assay.reporting.numbers import (
     NOTHING,
     contrast,
     counted,
-    interval,
+    heading,
     p_value,
     plain,
-    quantity,
     span,
     summary,
 )
 from assay.reporting.posteriors import posteriors
-from assay.reporting.read import Results, Run
+from assay.reporting.read import Results
 from assay.reporting.shared import shared_examples
+from assay.reporting.statements import statements
 from assay.reporting.table import Column, Kind, Raw, Table
-
-MAX_ARM_COLUMNS = 5
-"""Up to this many arms stand side by side."""
 
 
 def tables(results: Results) -> list[Table]:
@@ -38,17 +33,20 @@ def tables(results: Results) -> list[Table]:
         ranks.ranks(results),
         shared_examples(results),
         noise(results),
-        costs(results),
+        measured.costs(results),
+        quality.class_table(results),
+        examples.examples(results),
         telemetry.telemetry(results),
         kernels.differences(results),
         kernels.kernels(results),
         arms(results),
-        runs(results),
-        blocks(results),
+        measured.runs(results),
+        measured.blocks(results),
         contract(results),
         environment(results),
         packages(results),
         sources(results),
+        statements([methods.methods(results), methods.limitations(results)]),
     ]
     return [table.without_empty_columns() for table in made if table.rows]
 
@@ -56,7 +54,7 @@ def tables(results: Results) -> list[Table]:
 def metrics_by_arm(results: Results) -> Table:
     """Arms by metrics: mean (geometric for costs) over replicates with its interval."""
     metrics = results.metrics
-    columns = [Column("Arm"), *(Column(_heading(metric), "number") for metric in metrics)]
+    columns = [Column("Arm"), *(Column(heading(metric), "number") for metric in metrics)]
     rows, data = [], []
     for arm in results.arms:
         row = [arm]
@@ -80,10 +78,6 @@ def metrics_by_arm(results: Results) -> Table:
     return Table("metrics", "Arms by metrics", columns, rows, data)
 
 
-def _heading(metric: MetricResult) -> str:
-    return metric.title[:1].upper() + metric.title[1:]
-
-
 def contrasts(results: Results) -> Table:
     """Every arm against the baseline on every metric."""
     level = f"{100 * results.comparison.confidence:g}%"
@@ -103,7 +97,7 @@ def _contrast_row(metric: MetricResult, line: Contrast) -> list[str]:
     effect = None if line.effect_size is None else line.effect_size.value
     better = line.probability_better
     return [
-        _heading(metric),
+        heading(metric),
         line.arm,
         estimate,
         ends or NOTHING,
@@ -144,89 +138,6 @@ def _contrast_data(metric: MetricResult, line: Contrast) -> dict[str, Raw]:
     }
 
 
-def costs(results: Results) -> Table:
-    """What an arm costs to run, by profile, and to train. Few arms are columns, many are rows."""
-    wanted = _wanted_costs(results)
-    found = {(arm, name): _cost(results, arm, name) for arm in results.arms for name, _, _ in wanted}
-    wanted = [line for line in wanted if any(found[arm, line[0]] is not None for arm in results.arms)]
-    data = [
-        _spread_data(arm, name, unit, spread)
-        for arm in results.arms
-        for name, _, unit in wanted
-        if (spread := found[arm, name]) is not None
-    ]
-    texts = {
-        (arm, name): _spread_text(found[arm, name], unit) for arm in results.arms for name, _, unit in wanted
-    }
-    if len(results.arms) <= MAX_ARM_COLUMNS:
-        columns = [Column("Cost"), *(Column(arm, "number") for arm in results.arms)]
-        rows = [[title, *(texts[arm, name] for arm in results.arms)] for name, title, _ in wanted]
-    else:
-        columns = [Column("Arm"), *(Column(title, "number") for _, title, _ in wanted)]
-        rows = [[arm, *(texts[arm, name] for name, _, _ in wanted)] for arm in results.arms]
-    return Table("costs", "What it costs", columns, rows if data else [], data)
-
-
-_COSTS = (
-    *("largest_batch", "largest_batch_throughput", "flops_utilization"),
-    *("training_throughput", "loaded_training_throughput", "training_step_ms", "training_wait_ms"),
-    *("training_transfer_ms", "training_augment_ms", "training_forward_ms", "training_backward_ms"),
-    *("training_optimizer_ms", "training_flops_utilization"),
-    *("peak_memory_mb", "reserved_memory_mb", "gpu_memory_mb", "model_size_mb", "parameters", "flops"),
-    *("cold_start_s", "start_s", "first_call_s", "compile_s"),
-)
-"""After those by batch size, in the order of the table; a row without any value is left out."""
-
-
-def _wanted_costs(results: Results) -> list[tuple[str, str, str]]:
-    """Name, title and unit."""
-    sizes = results.experiment.profile.batch_sizes
-    wanted = [(f"latency_ms@{size}", f"Latency, batch {size}", "ms") for size in sizes]
-    wanted += [
-        (f"latency_p{p}_ms@{sizes[0]}", f"Latency, batch {sizes[0]}, {p}th percentile", "ms")
-        for p in (90, 95, 99)
-    ]
-    wanted.append((f"throughput@{sizes[-1]}", f"Throughput, batch {sizes[-1]}", "samples/s"))
-    for name in _COSTS:
-        judged = METRICS.get(name)
-        title, unit = DESCRIPTIVE[name] if judged is None else (judged.title, judged.unit)
-        wanted.append((name, title[:1].upper() + title[1:], unit))
-    return [*wanted, ("train_seconds", "Training time per run", "s")]
-
-
-def _cost(results: Results, arm: str, name: str) -> samples.Spread | None:
-    if name != "train_seconds":
-        found = samples.over_blocks(results, arm, name)
-        visits = sum(visit.arm == arm and visit.outcome == "completed" for visit in results.visits)
-        # Blocks with enough samples for a percentile are those in which the machine was quick.
-        return None if found is not None and name.startswith("latency_p") and found.count < visits else found
-    seconds = [run.seconds for run in results.runs if run.arm == arm and run.seconds is not None]
-    return samples.median_spread(seconds, results.comparison.confidence) if seconds else None
-
-
-def _spread_text(spread: samples.Spread | None, unit: str) -> str:
-    if spread is None:
-        return NOTHING
-    text = quantity(spread.centre, unit)
-    if unit in {"count", "FLOP"} or spread.count == 1 or spread.low == spread.high:
-        return text
-    low, high = (quantity(end, unit).removesuffix(f" {unit}") for end in (spread.low, spread.high))
-    return f"{text} {interval(low, high)}"
-
-
-def _spread_data(arm: str, name: str, unit: str, spread: samples.Spread) -> dict[str, Raw]:
-    return {
-        "arm": arm,
-        "quantity": name,
-        "unit": unit,
-        "median": spread.centre,
-        "low": spread.low,
-        "high": spread.high,
-        "confidence": spread.confidence,
-        "n": spread.count,
-    }
-
-
 def arms(results: Results) -> Table:
     """The declared factors and their values: the only settings in which arms differ."""
     factors = results.experiment.factors
@@ -257,84 +168,6 @@ def _setting(value: Any) -> str:
             if inner not in (None, {}, []) and (text := _setting(inner))
         )
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def runs(results: Results) -> Table:
-    """Every run with its outcome, its numbers, and the records that hold them. What failed comes first."""
-    metrics = [metric for metric in results.metrics if metric.pairing == "seed"]
-    columns = [Column("Arm"), Column("Seed", "number"), Column("Outcome", "badge")]
-    columns += [Column(_heading(metric), "number") for metric in metrics]
-    columns += [Column("Chosen epoch", "number"), Column("Training time", "number"), Column("Note")]
-    columns.append(Column("Records", "code"))
-    rows, data = [], []
-    for run in sorted(results.runs, key=lambda run: run.outcome == "completed"):
-        values = {metric.name: metric.arms[run.arm].values.get(str(run.seed)) for metric in metrics}
-        folder = f"runs/{run.arm}/seed-{run.seed}"
-        rows.append(
-            [
-                run.arm,
-                str(run.seed),
-                run.outcome.replace("_", " "),
-                *(quantity(values[metric.name], metric.unit) for metric in metrics),
-                NOTHING if run.chosen_epoch is None else str(run.chosen_epoch),
-                quantity(run.seconds, "s"),
-                _note(run),
-                f"{folder}/{{train,evaluate}}/record.json",
-            ]
-        )
-        data.append(_run_data(run, folder, values))
-    return Table("runs", "Runs", columns, rows, data)
-
-
-def _note(run: Run) -> str:
-    resumed = "resumed: its time is left out" if run.resumed else None
-    shared = "shared its GPU: its time and energy are left out" if run.shared else None
-    missed = NOT_REACHED if run.reached is False and run.outcome == "completed" else None
-    return "; ".join(filter(None, (run.message, resumed, shared, missed)))
-
-
-def _run_data(run: Run, folder: str, values: dict[str, float | None]) -> dict[str, Raw]:
-    return {
-        "arm": run.arm,
-        "seed": run.seed,
-        "outcome": run.outcome,
-        "message": run.message,
-        "chosen_epoch": run.chosen_epoch,
-        "train_seconds": run.seconds,
-        "resumed": run.resumed,
-        "shared_gpu": run.shared,
-        "train_record": f"{folder}/train/record.json",
-        "evaluate_record": f"{folder}/evaluate/record.json",
-        **values,
-    }
-
-
-def blocks(results: Results) -> Table:
-    """Every visit of an arm in a profile block."""
-    names = list(
-        dict.fromkeys(
-            name
-            for visit in results.visits
-            for name in visit.metrics
-            if name.startswith(("latency_ms@", "throughput@"))
-        )
-    )
-    units = {"latency_ms": "ms", "throughput": "samples/s"}
-    columns = [Column("Block", "number"), Column("Arm"), Column("Outcome", "badge")]
-    columns += [
-        Column(name.replace("_ms", "").replace("@", ", batch ").capitalize(), "number") for name in names
-    ]
-    columns += [Column("Note"), Column("Record", "code")]
-    rows, data = [], []
-    for visit in results.visits:
-        path = f"profile/block-{visit.block}/{visit.arm}/record.json"
-        values = [quantity(visit.metrics.get(name), units.get(name.split("@")[0], "")) for name in names]
-        outcome = visit.outcome.replace("_", " ")
-        rows.append([str(visit.block), visit.arm, outcome, *values, visit.message or "", path])
-        line: dict[str, Raw] = {"block": visit.block, "arm": visit.arm, "outcome": visit.outcome}
-        line.update(visit.metrics)
-        data.append(line | {"message": visit.message, "record": path})
-    return Table("blocks", "Profile blocks", columns, rows, data)
 
 
 def contract(results: Results) -> Table:
@@ -396,7 +229,7 @@ def sources(results: Results) -> Table:
         "exact": "profile/block-N/ARM/record.json",
     }
     rows = [
-        [_heading(metric), places[metric.pairing], f"metrics.{metric.name}.value"]
+        [heading(metric), places[metric.pairing], f"metrics.{metric.name}.value"]
         for metric in results.metrics
     ]
     rows += [
@@ -405,6 +238,8 @@ def sources(results: Results) -> Table:
         ["Training loss", "runs/ARM/seed-N/train/log.jsonl", "step, loss"],
         ["Shared test examples", "runs/ARM/seed-N/evaluate/predictions.parquet", "correct, loss"],
         ["Calibration", "runs/ARM/seed-N/evaluate/predictions.parquet", "confidence, correct"],
+        ["Classes", "runs/ARM/seed-N/evaluate/record.json", "details.per_class"],
+        ["Examples", "runs/ARM/seed-N/evaluate/predictions.parquet", "index, label, prediction"],
         *([["Kernels", "trace/ARM/record.json", "details.*.kernels"]] if results.traces else []),
         ["Intervals, tests, verdicts", "comparison/comparison.json", "metrics"],
         ["Contract", "comparison/contract.json", "variables"],

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from assay.records import Telemetry
 from assay.reporting import parts
-from assay.reporting.figures import Drawn, Plot
 from assay.reporting.logs import read_logs
+from assay.reporting.parts import Drawn, Plot
 from assay.reporting.read import ReportError, Results, Run, Visit
-from assay.reporting.style import COLOURS, MUTED, WIDTH
+from assay.reporting.style import COLOURS, MUTED, SMALL, WIDTH
 from assay.telemetry.reasons import INVALIDATING, names
 from assay.telemetry.window import lines
 
@@ -225,11 +225,11 @@ def _draw(told: Told, loss: tuple[Numbers, Numbers] | None) -> Drawn | None:
     for one in axes:
         one.set_facecolor("none")
         one.yaxis.set_major_locator(MaxNLocator(4))
-        one.tick_params(labelsize=7)
+        one.tick_params(labelsize=SMALL)
         _shade(one, told, start)
     if loss is not None:
         _line(axes[0], loss[0] - start, loss[1], COLOURS[1], gap=math.inf)
-        axes[0].set_ylabel("loss", fontsize=8)
+        axes[0].set_ylabel("loss", fontsize=SMALL)
         parts.log_axis(axes[0], "y", loss[1].tolist())
         if axes[0].get_yscale() == "log":
             axes[0].yaxis.set_major_locator(LogLocator(numticks=4))
@@ -244,9 +244,9 @@ def _draw(told: Told, loss: tuple[Numbers, Numbers] | None) -> Drawn | None:
                 gap=5 * told.interval * told.stride,
                 label=label,
             )
-        one.set_ylabel(title, fontsize=8)
+        one.set_ylabel(title, fontsize=SMALL)
         if len(series) > 1:
-            one.legend(loc="center right", fontsize=7)
+            one.legend(loc="center right", fontsize=SMALL)
     axes[-1].set_xlabel("seconds")
     return figure, _caption(told)
 

@@ -76,6 +76,12 @@ def test_an_arms_unknown_section_offers_the_sections_of_an_arm(file: Path) -> No
     assert "arms.mlp.zzzz: unknown key; write one of: model, augmentation, training, execution" in line
 
 
+@pytest.mark.parametrize("word", ["sgd", "adamw"])
+def test_an_optimizers_name_is_an_unknown_key_elsewhere(file: Path, word: str) -> None:
+    (line,) = mistakes(file, ("      source: builtin:mlp", f"      source: builtin:mlp\n    {word}: 1"))
+    assert f"arms.mlp.{word}: unknown key; write one of: model" in line
+
+
 @pytest.mark.parametrize("word", ["yes", "true", "off"])
 def test_yes_and_no_are_not_numbers(file: Path, word: str) -> None:
     (line,) = mistakes(file, ("epochs: 15", f"epochs: {word}"))

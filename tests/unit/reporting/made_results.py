@@ -5,7 +5,7 @@ by the real `compare`.
 """
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,17 @@ from assay.comparison.run import compare
 from assay.config.arm import spec_of
 from assay.config.repeated import second_self
 from assay.config.schema import Experiment
+from assay.data.store import (
+    MANIFEST,
+    Manifest,
+    SplitName,
+    SplitSummary,
+    images_path,
+    labels_path,
+    split_sha256,
+)
 from assay.evaluation import summary, table
-from assay.records import Code, Device, Environment, Log, Measurement, Outcome, Record
+from assay.records import Code, Device, Environment, Log, Measurement, Outcome, Record, sha256_file
 
 ARMS: dict[str, dict[str, Any]] = {
     "mlp": {
@@ -40,6 +49,8 @@ ARMS: dict[str, dict[str, Any]] = {
     },
 }
 CLASSES = 10
+NAMES = tuple(str(digit) for digit in range(CLASSES))
+EXAMPLES = 450
 EPOCHS = 15
 STEPS = 9
 
@@ -63,6 +74,8 @@ class Made:
         {"name": "peak_memory_mb"},
         {"name": "parameters"},
     )
+    names: Sequence[str] = NAMES
+    """Of the classes."""
     image: dict[str, str] | None = None
     outcomes: Mapping[tuple[str, int], Outcome] = field(default_factory=dict)
     steps: int = STEPS
@@ -82,7 +95,8 @@ class Made:
         self.results.mkdir(parents=True, exist_ok=True)
         text = yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False)
         (self.results / "experiment.yaml").write_text(text)
-        examples = np.random.default_rng(7).random(450)
+        examples = np.random.default_rng(7).random(EXAMPLES)
+        self._data()
         for index, arm in enumerate(experiment.arms):
             for seed in experiment.seeds:
                 self._run(experiment, arm, seed, np.random.default_rng((1, index, seed)), examples)
@@ -96,6 +110,28 @@ class Made:
             output=self.results / "comparison",
         )
         return self.results
+
+    def _data(self) -> None:
+        """A store of random pictures; its labels are those of the predictions."""
+        folder = self.results / "data"
+        folder.mkdir(parents=True, exist_ok=True)
+        summaries: dict[SplitName, SplitSummary] = {}
+        for split, count in ({"train": 900, "validation": 150, "test": EXAMPLES}).items():
+            labels = np.arange(count) % CLASSES
+            images = np.random.default_rng((4, count)).integers(0, 256, (count, 8, 8, 1), np.uint8)
+            np.save(images_path(folder, split), images)
+            np.save(labels_path(folder, split), labels)
+            summaries[split] = SplitSummary(
+                count=count, sha256=split_sha256(folder, split), class_counts=np.bincount(labels).tolist()
+            )
+        Manifest(
+            source="digits",
+            image_shape=(8, 8, 1),
+            classes=list(self.names),
+            mean=[0.3],
+            std=[0.4],
+            splits=summaries,
+        ).write(folder / MANIFEST)
 
     def experiment(self) -> Experiment:
         return Experiment.model_validate(
@@ -155,7 +191,7 @@ class Made:
             finished="2025-06-01T10:00:09.000000Z",
             spec=spec_of(experiment.arms[arm]),
             spec_sha256="ab" * 32,
-            data_sha256="cd" * 32,
+            data_sha256=sha256_file(self.results / "data" / MANIFEST),
             code=Code(
                 version="0.1.0", commit="0123456789abcdef" * 2, modified=False, sources_sha256="ef" * 32
             ),
@@ -198,6 +234,7 @@ class Made:
             metrics={
                 "train_seconds": Measurement(unit="s", value=seconds),
                 "validation_accuracy": Measurement(unit="fraction", value=history[-1]["validation_accuracy"]),
+                "train_energy": Measurement(unit="J", value=self.arms[arm].get("energy")),
             },
             details={
                 "epochs": epochs,
@@ -215,7 +252,7 @@ class Made:
             experiment, arm, seed=seed, stage="evaluate", outcome=outcome, message=message,
             predictions_sha256=predictions_sha256,
             metrics=summary.measurements(found),
-            details={} if found is None else summary.details(found, [str(i) for i in range(CLASSES)]),
+            details={} if found is None else summary.details(found, list(self.names)),
         ).write(folder / "evaluate" / "record.json")  # fmt: skip
 
     def _predictions(self, level: float, generator: np.random.Generator, examples: Any) -> table.Predictions:
