@@ -108,25 +108,35 @@ def _split_run(words: list[str]) -> tuple[list[str], list[str]]:
     return words[:own], words[own:]
 
 
-def _run(arguments: argparse.Namespace) -> NoReturn:
+def _run(arguments: argparse.Namespace) -> int:
     """Check the file, so that its mistakes are told in short, and hand over to Snakemake in this folder."""
     from assay.config.load import load
 
     _refuse_misplaced_file(arguments.command, arguments.rest)
-    load(arguments.file, overrides=_overrides(arguments.rest))
-    _hand_over(arguments.file, arguments.rest)
+    overrides = _overrides(arguments.rest)
+    experiment = load(arguments.file, overrides=overrides)
+    if experiment.comparison.looks is None or "seeds" in overrides:
+        _hand_over(arguments.file, arguments.rest)
+    from assay.looks import run_by_looks
+
+    return run_by_looks(
+        arguments.file, experiment, arguments.rest, lambda options: _command(arguments.file, options)
+    )
 
 
 def _hand_over(file: Path, options: list[str]) -> NoReturn:
-    command = [
+    sys.stdout.flush()
+    os.execv(sys.executable, _command(file, options))
+
+
+def _command(file: Path, options: list[str]) -> list[str]:
+    return [
         # -P: a random.py of the user's own, in this folder, is not Python's.
         *(sys.executable, "-P", "-m", "snakemake"),
         *("--snakefile", str(ROOT / "Snakefile"), "--configfile", str(file)),
         *_defaults(options),
         *options,
     ]
-    sys.stdout.flush()
-    os.execv(sys.executable, command)
 
 
 def _refuse_misplaced_file(command: str, options: list[str]) -> None:

@@ -11,6 +11,7 @@ from assay.comparison import statistics
 from assay.comparison.collect import Collected, Kind
 from assay.comparison.multiplicity import adjusted_chains, holm
 from assay.comparison.question import Question
+from assay.comparison.sequential import LookResult, Schedule, SequentialTest, levels
 from assay.comparison.statistics import Floats
 from assay.config.metrics import Metric
 from assay.config.schema import MetricChoice
@@ -65,6 +66,8 @@ class Analysis:
     """Share of alpha that the pair is sure to have in its family."""
     equivalence_level: float = math.nan
     blocked_by: str | None = None
+    looks: list[LookResult] = field(default_factory=list)
+    """Of a sequential test, at the pair's level; then the p-values are sequential too."""
 
     @property
     def margin(self) -> float | None:
@@ -80,6 +83,7 @@ class Analyser:
         self._question = question
         self._collected = collected
         self.alpha = question.alpha
+        self.schedule = Schedule.of(question.comparison)
         self.pairs = pairs_of(question)
         self.values: dict[str, Values] = {}
         self.analyses: dict[str, dict[Pair, Analysis]] = {}
@@ -171,6 +175,19 @@ class Analyser:
             analysis.p, analysis.effect = float(p[index]), float(effect[index])
             if equivalence is not None:
                 analysis.equivalence_p = float(equivalence[index])
+            if self.schedule is not None and analysis.metric.pairing == "seed":
+                self._follow(analysis, self.schedule)
+
+    def _follow(self, analysis: Analysis, schedule: Schedule) -> None:
+        """Sequential p-values in place of those of one look. Blocks are all there at every look."""
+        pairs = len(self.pairs)
+        told = levels(self.alpha, pairs, pairs * len(self._question.metrics))
+        test = SequentialTest(analysis.differences, schedule)
+        analysis.p, analysis.looks = test.p(told), test.at(self.alpha / pairs)
+        if (margin := analysis.margin) is not None:
+            sides = (margin - analysis.differences, margin + analysis.differences)
+            one_sided = [SequentialTest(side, schedule, two_sided=False) for side in sides]
+            analysis.equivalence_p = max(test.p(told) for test in one_sided)
 
     # --- families ---------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from typing import Literal, Self
 
 from pydantic import Field
 
+from assay.config.looks import Spending
 from assay.config.metrics import Direction, Pairing, Scale
 from assay.records import Outcome, Typed
 
@@ -59,6 +60,16 @@ class Equivalence(Typed):
     p: float
     p_adjusted: float
     shown: bool = Field(description="Whether p_adjusted <= alpha: the difference is smaller than the margin.")
+
+
+class Look(Typed):
+    """One look at one contrast, at the level that its arm is sure to have."""
+
+    pairs: int
+    spent: float = Field(description="Share of the error rate that may be used up to here.")
+    p: float = Field(description="Of this look alone, not adjusted for the others.")
+    boundary: float | None = Field(description="Largest such p that is significant; null: none can be.")
+    crossed: bool
 
 
 class EffectSize(Typed):
@@ -192,6 +203,7 @@ class Contrast(Typed):
         default=None, description="Shown to be too small to matter; null: no margin."
     )
     test: Test | None = None
+    looks: list[Look] | None = Field(default=None, description="Null: it is looked once.")
     equivalence: Equivalence | None = None
     effect_size: EffectSize | None = None
     probability_better: Probability | None = None
@@ -294,6 +306,18 @@ class Contract(Typed):
         return [line.message for line in self.variables if line.message and line.status != "violated"]
 
 
+class Sequential(Typed):
+    """Where an experiment that is looked at several times stands."""
+
+    looks: list[int] = Field(description="Seeds at each look, declared beforehand.")
+    spending: Spending
+    look: int = Field(description="Which look this is, from 1.")
+    seeds: int
+    alpha_spent: float = Field(description="Share of the error rate that may be used up to here.")
+    decided: bool = Field(description="Nothing that further seeds could decide is open on the first metric.")
+    stopped_early: bool = Field(description="Decided before the last look: no further seeds are run.")
+
+
 class Comparison(Typed):
     """`comparison.json`."""
 
@@ -313,6 +337,7 @@ class Comparison(Typed):
     valid: bool = Field(description="Whether the contract held: otherwise nothing is claimed.")
     violations: list[str]
     warnings: list[str]
+    sequential: Sequential | None = Field(default=None, description="Null: it is looked once.")
     headline: str
     outcomes: dict[str, Outcomes]
     failures: list[Failure]

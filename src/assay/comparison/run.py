@@ -23,6 +23,7 @@ from assay.comparison.model import (
 from assay.comparison.predictions import Scores, read_scores
 from assay.comparison.question import Question
 from assay.comparison.shared import with_examples
+from assay.comparison.stopping import looked, of_looks
 from assay.comparison.verdict import Judge
 from assay.config.schema import Experiment
 from assay.records import RecordError, write_atomically
@@ -84,6 +85,7 @@ def judge(
     if contract is not None and not contract.valid:
         metrics = [_withheld(metric, contract) for metric in metrics]
     failures = _failures(collected)
+    sequential = looked(question, metrics, valid=contract is None or contract.valid)
     return Comparison(
         experiment=question.name,
         question=question.question,
@@ -99,8 +101,10 @@ def judge(
         warnings=[
             *(contract.notes if contract else ()),
             *_of_noise(question, guard, metrics),
+            *of_looks(sequential),
             *collected.warnings,
         ],
+        sequential=sequential,
         headline=_headline(metrics[0], contract),
         outcomes=_outcomes(question, collected),
         failures=failures,

@@ -25,6 +25,7 @@ from assay.comparison.model import (
     EffectSize,
     Equivalence,
     Interval,
+    Look,
     MetricResult,
     Needed,
     Probability,
@@ -35,7 +36,9 @@ from assay.comparison.posterior import posterior
 from assay.comparison.question import Question
 from assay.comparison.ranking import ranking
 from assay.comparison.sensitivity import sensitivity
+from assay.comparison.sequential import Schedule
 from assay.comparison.statistics import Floats
+from assay.comparison.stopping import method, open_looks
 from assay.comparison.wording import sensitivity_text, sentence, within_floor
 from assay.config.metrics import METRICS, Direction, Metric
 from assay.config.schema import MetricChoice
@@ -102,6 +105,7 @@ class Judge:
         verdict = _word(mean, direction, significant=significant, equivalent=shown)
         needed = None if verdict != "inconclusive" or (tested and held_back) else self._needed(analysis)
         reasons = self._reasons(analysis, excludes=excludes) if verdict == "inconclusive" else []
+        reasons += open_looks(analysis.looks, self._analyser.schedule) if verdict == "inconclusive" else []
         if floor is not None and tested and held_back:
             reasons.append(within_floor(result, floor))
         better = differences if direction == "higher" else -differences
@@ -119,7 +123,8 @@ class Judge:
             significant=significant,
             beyond_floor=beyond,
             within_margin=None if analysis.margin is None else shown,
-            test=_test(analysis),
+            test=_test(analysis, self._analyser.schedule),
+            looks=[Look(**vars(look)) for look in analysis.looks] or None,
             equivalence=_equivalence(analysis, shown=shown),
             effect_size=_effect_size(analysis),
             posterior=posterior(analysis, direction, self._question.comparison),
@@ -165,7 +170,8 @@ class Judge:
         """The cheaper of the two ways to a conclusion."""
         differences, n = analysis.differences, len(analysis.differences)
         already = analysis.p <= analysis.level and analysis.blocked_by is not None
-        if n < 3 or already:
+        schedule = self._analyser.schedule
+        if n < 3 or already or (schedule is not None and analysis.looks and n < schedule.looks[-1]):
             return None
         mean, deviation = float(differences.mean()), float(differences.std(ddof=1))
         ways = []
@@ -327,8 +333,15 @@ def _readable(metric: Metric, number: float) -> float:
     return math.exp(number) if metric.scale == "ratio" else number
 
 
-def _test(analysis: Analysis) -> Test:
+def _test(analysis: Analysis, schedule: Schedule | None) -> Test:
     n = len(analysis.differences)
+    if schedule is not None and analysis.looks:
+        return Test(
+            method=method(schedule, len(analysis.looks)),
+            p=analysis.p,
+            p_adjusted=analysis.p_adjusted,
+            minimum_p=statistics.minimum_p(analysis.differences),
+        )
     way = "exact" if n <= statistics.ENUMERATED_PAIRS else f"{statistics.MONTE_CARLO_FLIPS} random patterns"
     return Test(
         method=f"sign-flip, two-sided, {way}",

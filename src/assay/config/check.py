@@ -7,6 +7,7 @@ from assay.config.arm import Arm
 from assay.config.errors import short
 from assay.config.estimate import Estimate, NoiseEstimate, estimate, estimate_noise
 from assay.config.load import load
+from assay.config.looks import NAMES
 from assay.config.resolve import differences, warnings
 from assay.config.schema import Experiment
 
@@ -45,7 +46,19 @@ def coloured(text: str) -> "Text":
     return shown
 
 
-_LABELS = ("arms", "factors", "data", "seeds", "metrics", "alike", "jobs", "devices", "time", "noise")
+_LABELS = (
+    "arms",
+    "factors",
+    "data",
+    "seeds",
+    "looks",
+    "metrics",
+    "alike",
+    "jobs",
+    "devices",
+    "time",
+    "noise",
+)
 
 
 def _head(experiment: Experiment) -> str:
@@ -55,6 +68,9 @@ def _head(experiment: Experiment) -> str:
     lines.append(f"factors   {', '.join(experiment.factors)}")
     lines.append(f"data      {experiment.data.source}")
     lines.append(f"seeds     {len(experiment.seeds)}: {_listed(experiment.seeds)}")
+    if experiment.comparison.looks is not None:
+        told = f"after {', '.join(map(str, experiment.comparison.looks))} seeds"
+        lines.append(f"looks     {told} ({NAMES[experiment.comparison.spending]} spending)")
     judged = [f"{m.name} (margin {m.margin:g})" if m.margin else m.name for m in experiment.metrics]
     lines.append(f"metrics   {', '.join(judged)}")
     return "\n".join(lines)

@@ -232,6 +232,7 @@ class _Reader:
                 self._add(self._place(("execution", refused[0]), ("arms", name)), *refused[1:])
         self._check_sharing(rest.get("bounds"), arms)
         self._check_metrics(rest)
+        self._check_looks(rest)
         self._check_noise(rest, names)
         self._check_image(rest.get("image"))
         if not isinstance(factors, list) or not all(isinstance(factor, str) for factor in factors):
@@ -288,6 +289,17 @@ class _Reader:
             if name in seen:
                 self._add(path, f"{short(name)} stands twice", "keep one")
             seen.add(name)
+
+    def _check_looks(self, rest: Mapping[str, Any]) -> None:
+        comparison, seeds = rest.get("comparison"), rest.get("seeds")
+        looks = comparison.get("looks") if isinstance(comparison, dict) else None
+        if isinstance(looks, list) and looks and isinstance(seeds, list) and len(seeds) not in looks:
+            what = f"{len(seeds)} seeds are none of the looks"
+            self._add(
+                ("comparison", "looks"),
+                what,
+                f"end with the number of seeds, e.g. `looks: [8, 12, {len(seeds)}]`",
+            )
 
     def _check_noise(self, rest: Mapping[str, Any], names: list[str]) -> None:
         noise = rest.get("noise")

@@ -1,10 +1,12 @@
 """Arms compared before anything runs: which settings differ, and whether a factor declares it."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from assay.config.arm import Arm, spec_of
+from assay.config.looks import idle
 from assay.config.schema import Experiment
 from assay.records import canonical_json, sha256_text
 
@@ -94,7 +96,23 @@ def warnings(experiment: Experiment) -> list[str]:
             f"seeds: with {len(experiment.seeds)} no two-sided sign-flip test can reach p < 0.05 (least p: {least:.3g}); "
             f"verdicts on paired runs will be inconclusive, write at least {LEAST_SEEDS}"
         )
-    return found
+    return [*found, *_idle_looks(experiment)]
+
+
+def _idle_looks(experiment: Experiment) -> list[str]:
+    comparison = experiment.comparison
+    if comparison.looks is None:
+        return []
+    arms = len(experiment.arms)
+    level = (1 - comparison.confidence) / (math.comb(arms, 2) if comparison.contrasts == "all" else arms - 1)
+    useless = [str(look) for look in idle(comparison.looks, comparison.spending, level)]
+    if not useless:
+        return []
+    pocock = [look for look in comparison.looks if look not in idle(comparison.looks, "pocock", level)]
+    instead = "look later"
+    if comparison.spending != "pocock" and len(pocock) > len(comparison.looks) - len(useless):
+        instead += ", or write `spending: pocock`"
+    return [f"comparison.looks: after {', '.join(useless)} seeds no test can be significant; {instead}"]
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:

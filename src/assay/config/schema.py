@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from assay.config.arm import Arm, Fraction, Name, Scalar, Section
 from assay.config.bases import BASES, DEFAULT_BASE, Base, own_base
+from assay.config.looks import Spending
 from assay.config.metrics import METRICS, Direction
 from assay.config.tracking import problem_of_uri
 from assay.isolation.gpu_places import MOST_RUNS
@@ -228,6 +229,21 @@ class Comparison(Section):
         description="Validation accuracy, the same for all arms, up to which `train_seconds_to_target` and "
         "`train_energy_to_target` count; null: none. Changing it trains nothing anew.",
     )
+    looks: Annotated[list[Annotated[int, Field(ge=3)]], Field(min_length=2)] | None = Field(
+        default=None,
+        description="Numbers of seeds after which `assay run` compares, and stops where the first metric is decided; the last is "
+        "the number of `seeds`. The error rate holds over all looks. Null: one look, at all seeds.",
+    )
+    spending: Spending = Field(
+        default="obrien-fleming",
+        description="How much of the error rate early looks may use: `obrien-fleming` little, `pocock` more.",
+    )
+
+    @model_validator(mode="after")
+    def _looks_ascend(self) -> "Comparison":
+        if self.looks is not None and sorted(set(self.looks)) != self.looks:
+            raise ValueError(f"looks: write them ascending and once each: {sorted(set(self.looks))}")
+        return self
 
 
 class Noise(Section):
