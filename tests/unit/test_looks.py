@@ -165,6 +165,14 @@ def test_the_last_look_is_all_seeds(project: Project, capsys: pytest.CaptureFixt
     assert "the last look is after 20 seeds, and there are 12" in capsys.readouterr().err
 
 
+def test_a_noise_floor_takes_no_seeds_that_the_first_look_has_not(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.file.write_text(EXPERIMENT + "noise: {enabled: true, seeds: 8, blocks: 0}\n")
+    assert main(["check", str(project.file)]) == 2
+    assert "noise.seeds: 8 of 6 seeds" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("looks", "message"),
     [

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pydantic import Field
 
 from assay.comparison.pilot import Cost, Pilot
+from assay.comparison.plan_looks import LooksPlan, plan_looks
 from assay.comparison.planning import Case, Goal, deviation_bound, pairs_needed, power, steps
+from assay.comparison.sequential import Schedule
 from assay.config.metrics import Pairing, Scale
 from assay.records import Typed
 
@@ -49,6 +51,7 @@ class Plan(Typed):
     pairs_conservative: int | None
     reason: str | None = None
     table: list[Step]
+    looks: LooksPlan | None = Field(default=None, description="Null: none were asked for.")
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ class Wanted:
     deviation: float | None = None
     margin: float | None = None
     at_once: int = 1
+    schedule: Schedule | None = None
 
 
 def plan(pilot: Pilot, wanted: Wanted, cost: Cost) -> Plan:
@@ -106,7 +110,13 @@ def plan(pilot: Pilot, wanted: Wanted, cost: Cost) -> Plan:
         pairs_conservative=conservative,
         reason=None if pairs is not None else _why_none(case),
         table=table,
+        looks=_looks(case, wanted, metric.pairing),
     )
+
+
+def _looks(case: Case, wanted: Wanted, pairing: Pairing) -> LooksPlan | None:
+    """Blocks are all there at every look."""
+    return None if wanted.schedule is None or pairing != "seed" else plan_looks(case, wanted.schedule)
 
 
 def _case(pilot: Pilot, wanted: Wanted) -> tuple[Case, float | None]:

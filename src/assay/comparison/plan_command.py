@@ -8,6 +8,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:  # every command of `assay` declares its arguments: nothing heavy before `run`
     from assay.comparison.model import Comparison, MetricResult
     from assay.comparison.pilot import Cost, Pilot
+    from assay.comparison.sequential import Schedule
 
 EPILOG = """PILOT is a finished experiment (its file, or its folder such as results/digits), or a table as `assay compare` takes it.
 Without one, tell a guess:
@@ -16,6 +17,7 @@ Without one, tell a guess:
   assay plan results/digits --difference 0.005 --power 0.9
   assay plan results/digits --for equivalence --margin 0.01 --difference 0
   assay plan --difference 0.01 --deviation 0.008
+  assay plan results/digits --difference 0.005 --looks 8,12,16 --spending pocock
 
 Differences, deviations and margins are in the metric's unit, for costs relative: 0.05 is 5%.
 """
@@ -48,6 +50,15 @@ def declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--at-once", type=int, default=1, metavar="N", help="jobs that run side by side, for the wall time"
     )
+    parser.add_argument(
+        "--looks", metavar="N,N,…", help="seeds after which it is looked, ascending: what that is worth"
+    )
+    parser.add_argument(
+        "--spending",
+        choices=("obrien-fleming", "pocock"),
+        default="obrien-fleming",
+        help="of looks (default: obrien-fleming)",
+    )
     parser.add_argument("--json", action="store_true", help="print the plan as JSON")
     declare_settings(parser)
 
@@ -66,6 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
         deviation=arguments.deviation,
         margin=arguments.margin,
         at_once=arguments.at_once,
+        schedule=_schedule(arguments),
     )
     plans = [plan(pilot, wanted, cost) for pilot, cost in _pilots(arguments)]
     if arguments.json:
@@ -95,6 +107,21 @@ def _check(arguments: argparse.Namespace) -> None:
         raise ValueError(
             "assay plan: name a finished experiment or a table, or tell a guess: --difference D --deviation S"
         )
+
+
+def _schedule(arguments: argparse.Namespace) -> "Schedule | None":
+    """Raises: ValueError for what are no looks."""
+    if arguments.looks is None:
+        return None
+    from assay.comparison.sequential import Schedule
+
+    words = arguments.looks.split(",")
+    looks = tuple(int(word) for word in words if word.strip().isdecimal() and len(word) < 4)
+    if len(looks) != len(words) or len(looks) < 2 or sorted(set(looks)) != list(looks) or looks[0] < 3:
+        raise ValueError(
+            f"assay plan: --looks {arguments.looks}: write numbers of seeds, ascending, e.g. 8,12,16"
+        )
+    return Schedule(looks, arguments.spending)
 
 
 def _pilots(arguments: argparse.Namespace) -> list[tuple["Pilot", "Cost"]]:

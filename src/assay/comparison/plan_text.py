@@ -3,6 +3,7 @@
 from assay.comparison.plan import Plan, Step
 from assay.comparison.planning import ASSURANCE, MOST_SIMULATED
 from assay.comparison.wording import REPLICATES, change_text, floor_text
+from assay.config.looks import NAMES
 
 
 def text(plans: list[Plan], *, at_once: int) -> str:
@@ -33,7 +34,23 @@ def _of(plan: Plan, at_once: int) -> list[str]:
         lines.append(
             "  difference     the pilot's, which is uncertain itself; --difference tells the smallest that matters"
         )
-    return [*lines, "", *_table(plan, at_once)]
+    return [*lines, "", *_table(plan, at_once), *_looks(plan)]
+
+
+def _looks(plan: Plan) -> list[str]:
+    found = plan.looks
+    if found is None:
+        return []
+    decided = ", ".join(
+        f"{_percent(share)} by {look}" for look, share in zip(found.looks, found.decided, strict=True)
+    )
+    nothing = "there is no difference" if plan.goal == "difference" else "they differ by just the margin"
+    return [
+        "",
+        f"  looks after {', '.join(map(str, found.looks))} ({NAMES[found.spending]} spending): power {_percent(found.power)}",
+        f"  decided        {decided}",
+        f"  mean seeds     {found.mean_pairs:.1f}, and {found.mean_pairs_under_null:.1f} if {nothing}",
+    ]
 
 
 def _needed(plan: Plan) -> str:

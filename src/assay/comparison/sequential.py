@@ -66,14 +66,23 @@ class SequentialTest:
 
     differences: of all pairs at hand `[n]`, in the order in which pairs are added. n is one of the looks.
     two_sided: whether large sums of either sign speak against the hypothesis, or positive ones alone.
+    patterns: so many random sign patterns in any case, for simulations.
     """
 
-    def __init__(self, differences: Floats, schedule: Schedule, *, two_sided: bool = True) -> None:
+    def __init__(
+        self,
+        differences: Floats,
+        schedule: Schedule,
+        *,
+        two_sided: bool = True,
+        patterns: int | None = None,
+    ) -> None:
         n = differences.size
         assert n in schedule.looks
         self._schedule = schedule
         self._looks = [look for look in schedule.looks if look <= n]
-        signs = _patterns(n, enumerated=schedule.looks[-1] <= ENUMERATED, two_sided=two_sided)
+        enumerated = patterns is None and schedule.looks[-1] <= ENUMERATED
+        signs = _all_patterns(n, two_sided=two_sided) if enumerated else _drawn(n, patterns or PATTERNS)
         self._statistics = [_rounded(differences[:look], signs[:, :look], two_sided) for look in self._looks]
         sums = [math.fsum(differences[:look]) for look in self._looks]
         self._same_way = [not two_sided or total * sums[-1] > 0 for total in sums]
@@ -143,28 +152,27 @@ def levels(alpha: float, arms: int, claims: int) -> list[float]:
     return sorted({*between, *deciding})
 
 
-def _rounded(differences: Floats, signs: NDArray[np.int8], two_sided: bool) -> Floats:
+def _rounded(differences: Floats, signs: Floats, two_sided: bool) -> Floats:
     """The statistic of each pattern, the same for sums that differ by rounding alone."""
-    sums = signs.astype(np.float64) @ differences
+    sums = signs @ differences
     values = np.abs(sums) if two_sided else sums
     size = np.abs(differences).sum()
     result: Floats = np.round(values / (size * _TIE)) if size > 0 else np.zeros_like(values)
     return result
 
 
-@lru_cache(maxsize=4)
-def _patterns(n: int, *, enumerated: bool, two_sided: bool) -> NDArray[np.int8]:
-    """Sign patterns `[patterns, n]`, the first without a flip. Patterns of fewer pairs are their beginnings.
+@lru_cache(maxsize=2)
+def _all_patterns(n: int, *, two_sided: bool) -> Floats:
+    """Sign patterns `[patterns, n]`, the first without a flip. Two-sided, a pattern and its opposite are one."""
+    free = np.arange(n) - two_sided
+    bits = np.where(free >= 0, np.arange(2 ** (n - two_sided))[:, None] >> np.maximum(free, 0), 0) & 1
+    return (1 - 2 * bits).astype(np.float64)
 
-    Two-sided, a pattern and its opposite are one: the first pair keeps its sign.
-    """
-    if enumerated:
-        free = np.arange(n) - two_sided
-        bits = np.where(free >= 0, np.arange(2 ** (n - two_sided))[:, None] >> np.maximum(free, 0), 0) & 1
-        return (1 - 2 * bits).astype(np.int8)
-    signs = np.empty((PATTERNS + 1, n), dtype=np.int8)
-    signs[0] = 1
+
+@lru_cache(maxsize=2)
+def _drawn(n: int, patterns: int) -> Floats:
+    """Random ones after the first, column by column, so that those of fewer pairs are their beginnings."""
+    signs = np.ones((patterns + 1, n))
     for pair in range(n):
-        # Column by column, so that a look at fewer pairs has the same ones.
-        signs[1:, pair] = np.random.default_rng([_SEED, pair]).integers(0, 2, PATTERNS) * 2 - 1
+        signs[1:, pair] = np.random.default_rng([_SEED, pair]).integers(0, 2, patterns) * 2 - 1
     return signs

@@ -12,6 +12,7 @@ from assay.comparison.table import Table
 from assay.config.advice import advice, instead_of, reason, without_tags
 from assay.config.arm import Section
 from assay.config.errors import ConfigError, Problem, short
+from assay.config.looks import Spending
 from assay.config.metrics import METRICS, Direction, Metric, Scale
 from assay.config.schema import Comparison, MetricChoice
 from assay.config.yaml_file import read_yaml
@@ -37,6 +38,10 @@ class TableSettings(Section):
     baseline: str | None = Field(default=None, description="Null: the arm of the first row.")
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
     resamples: int = Field(default=10_000, ge=1000, le=1_000_000)
+    looks: list[int] | None = Field(
+        default=None, description="As in an experiment; seeds count in ascending order."
+    )
+    spending: Spending = "obrien-fleming"
     metrics: list[MetricSettings] = Field(
         default=[],
         description="What is judged, most important first; empty: all of the table, as they appear.",
@@ -99,6 +104,7 @@ def question_of(table: Table, settings: TableSettings) -> Question:
     if baseline not in table.arms:
         raise ValueError(f"{file}: baseline {baseline!r} is no arm; {instead_of(baseline, table.arms)}")
     chosen = settings.metrics or [MetricSettings(name=name) for name in table.metrics]
+    comparison = _comparison(table, settings)
     names = [choice.name for choice in chosen]
     problems = [f"metric {name} is told twice; tell it once" for name in names if names.count(name) > 1][:1]
     problems += [
@@ -127,10 +133,31 @@ def question_of(table: Table, settings: TableSettings) -> Question:
             MetricChoice(name=choice.name, direction=choice.direction, margin=choice.margin)
             for choice in chosen
         ),
-        comparison=Comparison(confidence=settings.confidence, resamples=settings.resamples),
+        comparison=comparison,
         profiled=True,
         known={name: metric for name, metric in known.items() if metric is not None},
     )
+
+
+def _comparison(table: Table, settings: TableSettings) -> Comparison:
+    try:
+        comparison = Comparison(
+            confidence=settings.confidence,
+            resamples=settings.resamples,
+            looks=settings.looks,
+            spending=settings.spending,
+        )
+    except ValidationError as error:
+        detail = error.errors(include_url=False)[0]
+        raise ValueError(
+            f"--settings: {'.'.join(map(str, detail['loc'])) or 'looks'}: {reason(detail)}"
+        ) from None
+    if comparison.looks is not None and len(table.seeds) not in comparison.looks:
+        raise ValueError(
+            f"{table.path}: {len(table.seeds)} seeds are none of the looks {', '.join(map(str, comparison.looks))}; "
+            "compare after one of those that were declared"
+        )
+    return comparison
 
 
 def _metric(choice: MetricSettings) -> Metric | None:

@@ -318,6 +318,10 @@ class _Reader:
             self._add(("noise",), "measures nothing", "write `enabled: false`, or leave out `seeds: 0`")
         seeds = rest.get("seeds")
         most = len(seeds) if isinstance(seeds, list) else MOST_SEEDS
+        comparison = rest.get("comparison")
+        looks = comparison.get("looks") if isinstance(comparison, dict) else None
+        if isinstance(looks, list) and looks and isinstance(looks[0], int):
+            most = min(most, looks[0])
         for key, limit in (("seeds", most), ("blocks", None)):
             count = noise.get(key)
             if not isinstance(count, int) or isinstance(count, bool):

@@ -199,3 +199,26 @@ def test_a_pilot_that_tells_nothing(
     assert "no such comparison" in capsys.readouterr().err
     assert main(["plan", str(Path(__file__).parents[3] / "config" / "config.yaml")]) == 2
     assert "there is no finished pilot in results/digits" in capsys.readouterr().err
+
+
+def test_what_looks_are_worth(capsys: pytest.CaptureFixture[str]) -> None:
+    guess = ("--difference", "1.2", "--deviation", "1", "--looks", "8,10,12", "--spending", "pocock")
+    (found,) = plan(capsys, *guess)
+    looks = found["looks"]
+    assert looks["decided"] == sorted(looks["decided"])
+    assert looks["decided"][-1] == looks["power"] > 0.85
+    assert 8 < looks["mean_pairs"] < 11 < looks["mean_pairs_under_null"] <= 12
+    assert main(["plan", *guess]) == 0
+    assert "looks after 8, 10, 12 (Pocock type spending): power" in capsys.readouterr().out
+    for wrong in ("8", "12,8", "8,8", "2,8", "8,x", "8,-9"):
+        assert main(["plan", "--difference", "1", "--deviation", "1", "--looks", wrong]) == 2
+        assert f"--looks {wrong}: write numbers of seeds" in capsys.readouterr().err
+
+
+def test_looks_and_equivalence() -> None:
+    from assay.comparison.plan_looks import plan_looks
+    from assay.comparison.sequential import Schedule
+
+    found = plan_looks(Case("equivalence", 0.0, 1.0, 0.05, 1.2), Schedule((8, 12), "pocock"), repetitions=100)
+    assert found.power > 0.7
+    assert found.mean_pairs < found.mean_pairs_under_null

@@ -231,3 +231,16 @@ def test_json(write: Callable[..., Path], capsys: pytest.CaptureFixture[str]) ->
     assert main(["compare", str(write(rows())), "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert Comparison.model_validate(printed).metrics[0].contrasts[0].verdict == "better"
+
+
+def test_looks_of_a_table(write: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(rows())
+    settings = path.with_name("how.yaml")
+    settings.write_text("looks: [6, 12]\nspending: pocock\n")
+    table = compare(path, "--settings", str(settings))
+    assert table.sequential is not None
+    assert (table.sequential.look, table.metrics[0].contrasts[0].verdict) == (1, "inconclusive")
+    for looks, message in (("[8, 12]", "6 seeds are none of the looks"), ("[12, 6]", "write them ascending")):
+        settings.write_text(f"looks: {looks}\n")
+        assert main(["compare", str(path), "--settings", str(settings)]) == 2
+        assert message in capsys.readouterr().err
