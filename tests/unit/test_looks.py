@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +41,7 @@ import yaml
 sys.path[:0] = [SOURCE, TESTS]
 from assay.comparison.run import compare
 from assay.config.load import load
-from comparison.conftest import record
+from comparison.conftest import evaluated, record
 
 file, gain, log, *options = sys.argv[1:]
 told = {}
@@ -57,9 +56,10 @@ results.mkdir(parents=True, exist_ok=True)
 (results / "experiment.yaml").write_text(yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False))
 for seed in experiment.seeds:
     for arm in experiment.arms:
-        value = 0.9 + 0.001 * (seed % 3) + (float(gain) if arm == "b" else 0.0001 * (seed % 2 - 0.5) * seed)
-        for stage, metrics in (("train", {}), ("evaluate", {"accuracy": value})):
-            record(experiment, stage, arm, seed, metrics).write(results / f"runs/{arm}/seed-{seed}/{stage}/record.json")
+        value = 0.9 + 0.001 * (seed % 3) + (float(gain) if arm == "b" else 0.0002 * (seed % 2 - 0.5) * seed)
+        folder = results / f"runs/{arm}/seed-{seed}"
+        record(experiment, "train", arm, seed, {}).write(folder / "train" / "record.json")
+        evaluated(experiment, arm, seed, {"accuracy": round(value, 4)}, folder).write(folder / "evaluate" / "record.json")
 compare(experiment_file=results / "experiment.yaml", results=results, output=results / "comparison")
 '''
 
@@ -96,7 +96,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     return Project(tmp_path)
 
 
-def test_it_ends_at_the_look_that_decides(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_ends_at_the_look_that_decides_and_stays_there(
+    project: Project, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert project.run(0.05) == 0
     # Six of twelve seeds may use 0.031 of the level, which is below the 1/32 that six seeds can show.
     assert project.seen == [6, 8]
@@ -105,6 +107,12 @@ def test_it_ends_at_the_look_that_decides(project: Project, capsys: pytest.Captu
     )
     assert project.comparison()["sequential"]["stopped_early"]
     assert "the first metric is decided, no further seeds are run" in capsys.readouterr().out
+    assert project.run(0.05) == 0
+    assert project.seen == [6, 8, 8], "what is decided stays so, and no earlier look is made again"
+    # Other looks are another experiment: it begins anew.
+    project.file.write_text(EXPERIMENT.replace("[6, 8, 12]", "[7, 12]"))
+    assert project.run(0.05) == 0
+    assert project.seen[3:] == [7]
 
 
 def test_what_stays_open_takes_all_looks(project: Project, capsys: pytest.CaptureFixture[str]) -> None:
@@ -112,16 +120,6 @@ def test_what_stays_open_takes_all_looks(project: Project, capsys: pytest.Captur
     assert project.seen == [6, 8, 12]
     assert not project.comparison()["sequential"]["stopped_early"]
     assert "this was the last look" in capsys.readouterr().out
-
-
-def test_it_goes_on_where_it_was(project: Project) -> None:
-    assert project.run(0.05) == 0
-    assert project.run(0.05) == 0
-    assert project.seen == [6, 8, 8], "what is decided stays so, and no earlier look is made again"
-    # Other looks are another experiment: it begins anew.
-    project.file.write_text(EXPERIMENT.replace("[6, 8, 12]", "[7, 12]"))
-    assert project.run(0.05) == 0
-    assert project.seen[3:] == [7]
 
 
 def test_a_workflow_that_fails_ends_it(project: Project) -> None:
@@ -135,7 +133,7 @@ def test_a_dry_run_is_one(project: Project) -> None:
 
 
 def test_a_request_to_end_reaches_the_workflow(project: Project) -> None:
-    project.script.write_text("import time\nprint('begun', flush=True)\ntime.sleep(60)\n")
+    project.script.write_text("import time\nprint('begun', flush=True)\ntime.sleep(600)\n")
     code = (
         f"import sys; sys.path[:0] = [{str(SOURCE)!r}, {str(TESTS)!r}]\n"
         "from pathlib import Path\nfrom test_looks import Project\n"
@@ -147,9 +145,7 @@ def test_a_request_to_end_reaches_the_workflow(project: Project) -> None:
         while process.stdout.readline().strip() != "begun":
             assert process.poll() is None
         os.kill(process.pid, signal.SIGTERM)
-        begun = time.monotonic()
-        assert process.wait(timeout=50) == 128 + signal.SIGTERM
-        assert time.monotonic() - begun < 50, "and does not wait for its end"
+        assert process.wait(timeout=500) == 128 + signal.SIGTERM, "it ended on request, not by itself"
 
 
 def test_seeds_join_the_users_own_config() -> None:
