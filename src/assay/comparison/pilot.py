@@ -12,6 +12,8 @@ from assay.comparison.model import Comparison, MetricResult
 from assay.config.schema import Experiment
 from assay.records import Record
 
+LEAST_PAIRS = 3
+
 
 @dataclass(frozen=True)
 class Pilot:
@@ -31,7 +33,7 @@ class Pilot:
 
 
 def pilots(comparison: Comparison, metric: MetricResult) -> list[Pilot]:
-    """One for each arm. Raises: ValueError where there are no pairs to learn from."""
+    """One for each arm that has three pairs, which tell how differences scatter. Raises: ValueError where none has."""
     if metric.pairing == "exact":
         raise ValueError(f"{metric.name} is a count: it is compared exactly, and one seed is enough")
     others = len(metric.contrasts) + len(metric.between)
@@ -40,11 +42,8 @@ def pilots(comparison: Comparison, metric: MetricResult) -> list[Pilot]:
     found = []
     for contrast in metric.contrasts:
         differences = np.array(list(contrast.differences.values()))
-        if differences.size < 3:
-            why = " ".join(contrast.reasons) or f"{differences.size} pairs"
-            raise ValueError(
-                f"{contrast.arm} in {metric.name}: three pairs at least tell how differences scatter: {why}"
-            )
+        if differences.size < LEAST_PAIRS:
+            continue
         found.append(
             Pilot(
                 metric=metric,
@@ -57,7 +56,19 @@ def pilots(comparison: Comparison, metric: MetricResult) -> list[Pilot]:
                 equivalence_level=comparison.alpha / (claims * others),
             )
         )
+    if not found:
+        raise ValueError("\n".join(left_out(metric)))
     return found
+
+
+def left_out(metric: MetricResult) -> list[str]:
+    """Why there is nothing to learn from an arm."""
+    return [
+        f"{contrast.arm} in {metric.name}: {LEAST_PAIRS} pairs at least tell how differences scatter: "
+        + (" ".join(contrast.reasons) or f"there are {len(contrast.differences)}")
+        for contrast in metric.contrasts
+        if len(contrast.differences) < LEAST_PAIRS
+    ]
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import sys
 from pathlib import Path
 
 TYPE_CHECKING = False
@@ -125,7 +126,7 @@ def _schedule(arguments: argparse.Namespace) -> "Schedule | None":
 
 
 def _pilots(arguments: argparse.Namespace) -> list[tuple["Pilot", "Cost"]]:
-    from assay.comparison.pilot import Cost, block_cost, pilots, seed_cost
+    from assay.comparison.pilot import Cost, block_cost, seed_cost
 
     unknown = Cost(None, None, None)
     if arguments.pilot is None:
@@ -137,7 +138,7 @@ def _pilots(arguments: argparse.Namespace) -> list[tuple["Pilot", "Cost"]]:
 
         comparison = compare_table(path, settings_of(arguments))
         chosen = comparison.metrics if arguments.metric else comparison.metrics[:1]
-        return [(pilot, unknown) for metric in chosen for pilot in pilots(comparison, metric)]
+        return [(pilot, unknown) for metric in chosen for pilot in _of_arms(comparison, metric)]
     folder = _folder(path)
     from assay.comparison.model import Comparison
     from assay.comparison.run import read_experiment
@@ -147,7 +148,17 @@ def _pilots(arguments: argparse.Namespace) -> list[tuple["Pilot", "Cost"]]:
     found = []
     for metric in _chosen(comparison, arguments.metric or [], folder):
         cost = (seed_cost if metric.pairing == "seed" else block_cost)(experiment, folder)
-        found += [(pilot, cost) for pilot in pilots(comparison, metric)]
+        found += [(pilot, cost) for pilot in _of_arms(comparison, metric)]
+    return found
+
+
+def _of_arms(comparison: "Comparison", metric: "MetricResult") -> list["Pilot"]:
+    """Arms of which nothing can be learnt are named, and the others planned."""
+    from assay.comparison.pilot import left_out, pilots
+
+    found = pilots(comparison, metric)
+    for text in left_out(metric):
+        print(f"not planned: {text}", file=sys.stderr)
     return found
 
 

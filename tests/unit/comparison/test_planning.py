@@ -191,7 +191,7 @@ def test_a_pilot_that_tells_nothing(
     made = make({"accuracy": {"a": [0.9, 0.8], "b": [0.9, None]}})
     made.compare()
     assert main(["plan", str(made.folder)]) == 2
-    assert "three pairs at least" in capsys.readouterr().err
+    assert "3 pairs at least" in capsys.readouterr().err
     assert main(["plan", str(made.folder), "--metric", "loss"]) == 2
     assert "no metric 'loss' was judged" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
@@ -222,3 +222,15 @@ def test_looks_and_equivalence() -> None:
     found = plan_looks(Case("equivalence", 0.0, 1.0, 0.05, 1.2), Schedule((8, 12), "pocock"), repetitions=100)
     assert found.power > 0.7
     assert found.mean_pairs < found.mean_pairs_under_null
+
+
+def test_an_arm_that_failed_does_not_keep_the_others_from_a_plan(
+    make: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = make({"accuracy": {"a": BASE, "b": OTHER, "c": [*OTHER[:5], None]}})
+    made.compare()
+    assert main(["plan", str(made.folder), "--json"]) == 0
+    printed = capsys.readouterr()
+    assert [one["arm"] for one in json.loads(printed.out)] == ["b"]
+    assert "not planned: c in accuracy" in printed.err
+    assert "no value for c at seed 5" in printed.err

@@ -116,10 +116,10 @@ def test_sections_left_empty_take_their_defaults(file: Path) -> None:
 
 
 def test_seeds_beyond_all_measure_are_refused_at_once(file: Path) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     (line,) = mistakes(file, ("seeds: 6", "seeds: 1000000000000"))
     assert "seeds: 1000000000000 seeds" in line
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
 
 
 def test_another_optimizer_is_one_difference_and_not_one_per_setting(file: Path) -> None:
@@ -172,9 +172,9 @@ def test_five_thousand_seeds_are_read_at_once(file: Path, seeds: str) -> None:
     file.write_text(DEFAULT.replace("seeds: 6", f"seeds: {seeds}"))
     times = []
     for _ in range(3):
-        began = time.perf_counter()
+        began = time.process_time()
         assert len(load(file).seeds) == 5000
-        times.append(time.perf_counter() - began)
+        times.append(time.process_time() - began)
     assert min(times) < 0.3
 
 

@@ -256,9 +256,9 @@ def test_values_from_the_command_line_replace_those_of_the_file(tmp_path: Path) 
 
 
 def test_a_sweep_of_many_seeds_is_read_at_once() -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     assert len(experiment(seeds=5000).seeds) == 5000
-    assert time.perf_counter() - began < 1
+    assert time.process_time() - began < 1
 
 
 VALUES = st.recursive(

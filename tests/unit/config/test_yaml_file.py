@@ -90,9 +90,9 @@ def test_aliases_that_stand_for_billions_are_refused_at_once(file: Path) -> None
     rows = ["a0: &a0 [1, 1]"]
     rows += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 15)]
     file.write_text("\n".join(rows))
-    began = time.perf_counter()
+    began = time.process_time()
     assert "aliases included" in refused(file)
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
 
 
 @pytest.mark.parametrize(
