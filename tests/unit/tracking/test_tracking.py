@@ -60,7 +60,8 @@ def test_every_run_visit_and_the_verdict_is_an_entry(results: Path) -> None:
     assert values["accuracy", 0] == record.metrics["accuracy"].value
     assert values["epoch.validation_accuracy", 14] < 1
     assert run.params["model.source"] == '"builtin:mlp"' and run.status == "FINISHED"
-    assert "top5_accuracy" not in {point.name for point in run.points}, "not measured is absent"
+    visit = {point.name for point in found["profile/block-0/mlp"].points}
+    assert "latency_ms.batch_16" in visit and "flops_utilization" not in visit, "not measured is absent"
     assert found["runs/cnn/seed-2"].status == "FAILED"
     assert found["runs/cnn/seed-2"].tags["assay.outcome"] == "diverged"
     assert found["verdict"].tags["assay.verdict.accuracy.cnn"] == "inconclusive"
