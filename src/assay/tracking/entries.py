@@ -15,7 +15,7 @@ from assay.comparison.contract import flatten
 from assay.comparison.model import Comparison
 from assay.comparison.run import read_experiment
 from assay.config.schema import Experiment
-from assay.records import Record, canonical_json, sha256_file, sha256_text
+from assay.records import Record, RecordError, canonical_json, sha256_file, sha256_text
 
 PREFIX = "assay."
 """Of all tags that are Assay's."""
@@ -139,6 +139,8 @@ def _of_comparison(experiment: Experiment, results: Path) -> Entry:
         for path in sorted(results.glob("runs/*/seed-*/*/record.json"))
         for record in [Record.read(path)]
     ]
+    if not moments:
+        raise RecordError(f"{results}/runs: no record of a run; run the experiment again")
     report = results / "report"
     return _entry(
         experiment,

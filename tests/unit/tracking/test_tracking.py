@@ -1,6 +1,7 @@
 """Results to MLflow: a real local store, servers that are not there, and what an experiment file may name."""
 
 import json
+import shutil
 import socket
 import sys
 import threading
@@ -253,6 +254,9 @@ def test_wrong_input_ends_with_2(results: Path, tmp_path: Path, capsys: pytest.C
     ):
         assert main(["track", *words]) == 2
         assert said in capsys.readouterr().err
+    shutil.rmtree(results / "runs")
+    assert main(["track", str(results), "--mlflow", str(tmp_path / "store")]) == 2
+    assert "no record of a run" in capsys.readouterr().err
     (results / "comparison/comparison.json").unlink()
     assert main(["track", str(results), "--mlflow", str(tmp_path / "store")]) == 2
 
