@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 from assay.isolation.attempts import Ended, Evidence
 from assay.isolation.containment import Containment, contain
+from assay.isolation.gpu_places import MOST_RUNS
 from assay.isolation.places import Place, take
 from assay.isolation.processes import (
     adopt_orphans,
@@ -156,7 +157,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="a job that crosses it leaves that as its result, or fails, to be started again with more",
     )
     group.add_argument(
-        "--runs-per-gpu", type=int, default=1, metavar="N", help="how many jobs may share a GPU with this one"
+        "--runs-per-gpu",
+        type=int,
+        choices=range(1, MOST_RUNS + 1),
+        default=1,
+        metavar=f"1..{MOST_RUNS}",
+        help="how many jobs may share a GPU, this one among them",
     )
 
 
