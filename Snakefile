@@ -25,12 +25,14 @@ include: "workflow/rules/trace.smk"
 include: "workflow/rules/noise.smk"
 include: "workflow/rules/compare.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/archive.smk"
 
 
 rule all:
     default_target: True
     input:
         expand("results/{experiment}/report/index.html", experiment=EXPERIMENT.name),
+        expand("results/{experiment}/archive/{experiment}.crate.zip", experiment=EXPERIMENT.name),
         lost_files(),
 
 

@@ -274,6 +274,30 @@ def _schema(_: argparse.Namespace) -> int:
     return 0
 
 
+def _declare_verify(parser: argparse.ArgumentParser) -> None:
+    from assay.archive.command import declare
+
+    declare(parser)
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from assay.archive.command import run
+
+    return run(arguments)
+
+
+def _declare_reproduce(parser: argparse.ArgumentParser) -> None:
+    from assay.archive.reproduce_command import declare
+
+    declare(parser)
+
+
+def _reproduce(arguments: argparse.Namespace) -> int:
+    from assay.archive.reproduce_command import run
+
+    return run(arguments)
+
+
 def _declare_image(parser: argparse.ArgumentParser) -> None:
     from assay.image.command import declare
 
@@ -376,6 +400,12 @@ COMMANDS: dict[str, tuple[str, Declare, Callable[[argparse.Namespace], int]]] = 
     "gate": ("a candidate against a stored baseline, with an exit code for pipelines", _declare_gate, _gate),
     "track": ("send results to the experiment's MLflow server", _declare_track, _track),
     "image": ("the container image: list, lock, build, verify, packages", _declare_image, _image),
+    "verify": (
+        "check an archive: every file, and every number again from the records",
+        _declare_verify,
+        _verify,
+    ),
+    "reproduce": ("run an archive's experiment again, and compare", _declare_reproduce, _reproduce),
     "slurm-profile": ("look at this cluster and write its Snakemake profile", _declare_slurm, _slurm),
     "schema": ("print the JSON schema of the experiment file, for editors", _declare_nothing, _schema),
 }

@@ -32,6 +32,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     ),
     "compare": ("comparison", "evaluation/metrics.py", "evaluation/table.py"),
     "report": ("reporting",),
+    "archive": ("archive",),
 }
 """Per stage the files and folders below the package. Settings reach a stage through its parameters and
 records through their schema version, so `config` and `records` are not among them. How a training is watched decides
@@ -52,20 +53,25 @@ def sources_sha256(packages: tuple[str, ...] = ()) -> str:
 
     Raises: ValueError for a name that is not there.
     """
+    return package_sha256(PACKAGE, packages)
+
+
+def package_sha256(package: Path, packages: tuple[str, ...]) -> str:
+    """As `sources_sha256`, of a package that lies elsewhere."""
     digest = sha256()
-    for path in _package_files(packages):
+    for path in _package_files(package, packages):
         content = path.read_bytes()
-        digest.update(f"{path.relative_to(PACKAGE).as_posix()} {len(content)}\n".encode())
+        digest.update(f"{path.relative_to(package).as_posix()} {len(content)}\n".encode())
         digest.update(content)
     return digest.hexdigest()
 
 
-def _package_files(packages: tuple[str, ...]) -> list[Path]:
+def _package_files(package: Path, packages: tuple[str, ...]) -> list[Path]:
     files: set[Path] = set()
     for name in packages or (".",):
-        path = next((path for path in (PACKAGE / name, PACKAGE / f"{name}.py") if path.exists()), None)
+        path = next((path for path in (package / name, package / f"{name}.py") if path.exists()), None)
         if path is None:
-            raise ValueError(f"the package has no '{name}' in {PACKAGE}")
+            raise ValueError(f"the package has no '{name}' in {package}")
         found = path.rglob("*") if path.is_dir() else (path,)
         files.update(file for file in found if file.suffix in _SUFFIXES and file.is_file())
     return sorted(files)

@@ -17,7 +17,8 @@ from assay.telemetry.window import lines
 
 pytestmark = pytest.mark.xdist_group("finished")
 
-RESULT = {"compare": 1, "report": 1}
+PAGE = {"report": 1, "archive": 1}
+RESULT = {"compare": 1, **PAGE}
 RESOLVED = {"resolve_experiment": 1, **RESULT}
 
 
@@ -75,7 +76,9 @@ def test_files_that_were_lost_are_made_again(finished: Project) -> None:
     with without(finished.results / "profile/block-0/mlp/record.json"):
         assert finished.planned() == {"profile": 1, **RESULT}
     with without(finished.results / "trace/mlp/record.json"):
-        assert finished.planned() == {"trace": 1, "report": 1}
+        assert finished.planned() == {"trace": 1, **PAGE}
+    with without(finished.results / "archive/tiny.crate.zip"):
+        assert finished.planned() == {"archive": 1}
     assert finished.planned() == {}
 
 
@@ -117,7 +120,7 @@ def test_comment_in_the_experiment_runs_nothing(finished: Project) -> None:
 def test_code_of_a_plot_runs_the_report_alone(finished: Project) -> None:
     figures = finished.folder / "src/assay/reporting/figures.py"
     with edited(figures, "\n", "\n# edited\n"):
-        assert finished.planned() == {"report": 1}
+        assert finished.planned() == PAGE
 
 
 def test_learning_rate_of_one_arm_runs_that_arm(finished: Project) -> None:
@@ -176,7 +179,7 @@ def test_kernel_traces_cost_no_measurement_and_no_comparison(finished: Project) 
     with settings(finished, profile={**TINY["profile"], "traces": False}):  # type: ignore[dict-item]
         assert finished.planned() == RESOLVED
     with edited(finished.folder / "src/assay/tracing/kernels.py", "\n", "\n# edited\n"):
-        assert finished.planned() == {"trace": 2, "report": 1}
+        assert finished.planned() == {"trace": 2, **PAGE}
     with edited(finished.folder / "src/assay/profiling/block.py", "\n", "\n# edited\n"):
         assert finished.planned() == {"profile": 1, **RESULT}
     record = Record.read(finished.results / "trace/cnn/record.json")

@@ -133,7 +133,7 @@ def test_a_job_that_fails_is_told_in_its_own_words_and_the_rest_is_kept(project:
         "def net(num_classes, in_channels, image_size):\n"
         "    return nn.Sequential(nn.Flatten(), nn.Linear(in_channels * image_size**2, num_classes))\n"
     )
-    assert project.planned() == {"train": 1, "evaluate": 1, "compare": 1, "report": 1}
+    assert project.planned() == {"train": 1, "evaluate": 1, "compare": 1, "report": 1, "archive": 1}
     assert "Report: " in project.run()
 
 

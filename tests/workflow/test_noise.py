@@ -118,9 +118,9 @@ def test_what_reruns_what(noisy: Project) -> None:
     template = noisy.folder / "src/assay/reporting/templates/report.html.j2"
     before = template.read_text()
     template.write_text(before.replace("Noise floor", "The noise floor"))
-    assert noisy.planned() == {"report": 1}
+    assert noisy.planned() == {"report": 1, "archive": 1}
     template.write_text(before)
-    result = {"resolve_experiment": 1, "compare": 1, "report": 1}
+    result = {"resolve_experiment": 1, "compare": 1, "report": 1, "archive": 1}
     with settings(noisy, noise={"enabled": False}):
         assert noisy.planned() == result
         assert noisy.planned("results/tiny/noise/floor.json") == {
@@ -139,7 +139,13 @@ def test_what_reruns_what(noisy: Project) -> None:
         )
     lost = noisy.results / f"noise/profile/block-1/{AGAIN}/record.json"
     aside = lost.rename(lost.with_name("aside"))
-    assert noisy.planned() == {"profile_again": 1, "find_noise_floor": 1, "compare": 1, "report": 1}
+    assert noisy.planned() == {
+        "profile_again": 1,
+        "find_noise_floor": 1,
+        "compare": 1,
+        "report": 1,
+        "archive": 1,
+    }
     aside.rename(lost)
     assert noisy.planned() == {}
 

@@ -53,6 +53,14 @@ def needs_image():
     return [] if IMAGE is None else [IMAGE.lock]
 
 
+def image_files():
+    """The image's lock, where jobs run in one; and the image itself, where the experiment wants it in."""
+    if IMAGE is None:
+        return ""
+    sif = f" --image {shlex.quote(str(IMAGE.sif))}" if EXPERIMENT.archive.image else ""
+    return f"--image-lock {shlex.quote(str(IMAGE.lock))}{sif}"
+
+
 def own_folders():
     """Where the user's own files may be, outside the current folder."""
     return [*map(Path, MODULE_ROOTS), *([Path(EXPERIMENT.data.path)] if EXPERIMENT.data.path else [])]

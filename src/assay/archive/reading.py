@@ -6,14 +6,31 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
 
 from assay.archive import zipped
 from assay.archive.zipped import ArchiveError, Problem, printable
+from assay.records import Typed
 
 METADATA = "ro-crate-metadata.json"
 CHECKSUMS = "SHA256SUMS"
-CODE, EXPERIMENT, RESULTS, LOGS = "code", "experiment", "results", "logs"
+ABOUT = "archive.json"
+CODE, EXPERIMENT, IMAGE, LOGS, RESULTS = "code", "experiment", "image", "logs", "results"
 """Folders at the top of an archive."""
+
+
+class About(Typed):
+    """`archive.json`: what no other file tells."""
+
+    schema_version: Literal[1] = 1
+    assay: str
+    experiment: str
+    experiment_file: str = Field(description="As written: its name below `experiment/`.")
+    drawn_with: str = Field(
+        description="Libraries that drew the figures: others draw the same in other bytes."
+    )
 
 
 @dataclass(frozen=True)

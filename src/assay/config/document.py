@@ -141,6 +141,7 @@ def _sections() -> list[tuple[str, type[BaseModel]]]:
         ("`comparison`", schema_models.Comparison),
         ("`noise`", schema_models.Noise),
         ("`bounds`", schema_models.Bounds),
+        ("`archive`", schema_models.Archive),
         ("`image`", schema_models.Image),
         ("`tracking`", schema_models.Tracking),
     ]

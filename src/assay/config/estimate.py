@@ -40,7 +40,7 @@ def estimate(experiment: Experiment, results: Path) -> Estimate:
     jobs |= {"profile": blocks} if blocks else {}
     jobs |= {"trace": len(experiment.arms)} if blocks and experiment.profile.traces else {}
     jobs |= _noise_jobs(experiment) if experiment.noise.enabled else {}
-    jobs |= {"compare": 1, "report": 1}
+    jobs |= {"compare": 1, "report": 1, "archive": 1}
     runs = results / experiment.name / "runs"
     paces = [(arm.training.epochs, _seconds_an_epoch(runs / name)) for name, arm in experiment.arms.items()]
     known = [epochs * pace for epochs, pace in paces if pace is not None]

@@ -43,6 +43,7 @@ _MAY_BE_EMPTY = (
     "comparison",
     "noise",
     "bounds",
+    "archive",
     "image",
     "tracking",
     "question",

@@ -161,6 +161,20 @@ class Profile(Section):
         return self
 
 
+class Archive(Section):
+    """What goes into the archive beside records, logs, predictions, report and code. Changing it trains and measures nothing anew."""
+
+    weights: bool = Field(default=False, description="Whether the trained weights go in.")
+    image: bool = Field(
+        default=False, description="Whether the container image goes in; its lock always does."
+    )
+    license: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Under which licence others may use the results: an address or an SPDX name; null: not said.",
+    )
+
+
 class Bounds(Section):
     """What a job may take at most. A run that takes more ends, as its own result; no bound reruns anything."""
 
@@ -309,6 +323,7 @@ class Experiment(Section):
     comparison: Comparison = Field(default=Comparison(), description="How sure a verdict must be.")
     noise: Noise = Field(default=Noise(), description="What difference means nothing here.")
     bounds: Bounds = Field(default=Bounds(), description="What a job may take at most.")
+    archive: Archive = Field(default=Archive(), description="What goes into the archive.")
     image: Image = Field(
         default=Image(base=DEFAULT_BASE), description="The container image that jobs run in, if in one."
     )
