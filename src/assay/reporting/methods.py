@@ -90,7 +90,8 @@ def _training(results: Results) -> list[Part]:
     parts: list[Part] = ["Each arm was trained at ", Number(f"{len(seeds):,}", EXPERIMENT, "seeds", "items")]
     parts += [" seed" if len(seeds) == 1 else " seeds", " for "]
     parts += _setting(results, "training.epochs", lambda arm: arm.training.epochs)
-    parts += [" epochs with batches of "]
+    once = all(arm.training.epochs == 1 for arm in results.experiment.arms.values())
+    parts += [" epoch with batches of " if once else " epochs with batches of "]
     parts += _setting(results, "training.batch_size", lambda arm: arm.training.batch_size)
     parts += [" by "]
     parts += _setting(results, "training.optimizer.name", lambda arm: arm.training.optimizer.name)
