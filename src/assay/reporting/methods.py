@@ -176,6 +176,15 @@ def _statistics(results: Results) -> list[Part]:
             arm,
             " was run a second time as another arm. ",
         ]
+    if (looks := found.sequential) is not None:
+        after: list[Sentences] = [
+            [Number(f"{seeds:,}", COMPARISON, "sequential.looks.*", "one of")] for seeds in looks.looks
+        ]
+        parts += [
+            "Looks after ", *listed(after), " seeds had been declared beforehand; p-values of metrics paired by seed hold "
+            "over all of them, by a group-sequential sign-flip test with error spending of the type ",
+            Quote(looks.spending, COMPARISON, "sequential.spending"), ". ",
+        ]  # fmt: skip
     return parts
 
 
@@ -281,6 +290,13 @@ def _missing(results: Results) -> list[Part]:
 
 def _circumstances(results: Results) -> list[Part]:
     parts: list[Part] = []
+    if (looks := results.comparison.sequential) is not None and looks.stopped_early:
+        parts += [
+            "The experiment was stopped early, after ",
+            Number(f"{looks.seeds:,}", COMPARISON, "sequential.seeds"),
+            " seeds, because its first metric was decided: the difference is overstated on average, and its interval does not "
+            "allow for the looks. ",
+        ]
     if not results.contract.valid:
         parts += ["Arms differ in what no factor declares: nothing is claimed. "]
     unknown = [line.name for line in results.contract.variables if line.status == "unknown"]

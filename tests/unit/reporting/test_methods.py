@@ -36,6 +36,7 @@ MADE = {
     "many seeds": {"seeds": 24, "blocks": 1, "steps": 1, "logs": False},
     "troubled": {"change": hostile, "blocks": 2, "outcomes": {("cnn", 1): "diverged"}},
     "energy": {"arms": {name: arm | {"energy": 5.0} for name, arm in ARMS.items()}, "blocks": 1},
+    "looks": {"seeds": 8, "blocks": 1, "comparison": {"looks": [8, 12], "spending": "pocock"}},
     "many arms": {"arms": {f"cnn-{place}": ARMS["cnn"] for place in range(7)}, "seeds": 2, "blocks": 1},
 }
 
@@ -156,3 +157,12 @@ def test_the_document_names_every_table_and_figure(reported: Path) -> None:
     for kind, ending in (("tables", "tex"), ("figures", "pdf")):
         found = {path.stem for path in (reported / kind).glob(f"*.{ending}")}
         assert found and found == set(re.findall(rf"{kind}/([\w-]+)", text))
+
+
+def test_looks_are_told(results_of: Callable[[str], Path]) -> None:
+    results = load(results_of("looks"))
+    assert "Looks after 8 and 12 seeds had been declared beforehand" in text_of(methods.methods(results))
+    assert "stopped early, after 8 seeds" in text_of(methods.limitations(results))
+    plain = load(results_of("plain"))
+    assert "Looks" not in text_of(methods.methods(plain))
+    assert "stopped early" not in text_of(methods.limitations(plain))
