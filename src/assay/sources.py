@@ -13,6 +13,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "health": ("health", "image/verify.py"),
     "data": ("data",),
     "train": (*_BATCHES, "models", "training"),
+    "sweep": ("config/trials.py", "sweep"),
     "evaluate": (
         *_BATCHES,
         "models",

@@ -15,6 +15,7 @@ LINE = [
     "data",
     "models",
     "training",
+    "sweep",
     "evaluation",
     "profiling",
     "tracing",

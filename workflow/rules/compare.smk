@@ -27,6 +27,7 @@ rule compare:
         run_targets("results/{experiment}/runs/{arm}/seed-{seed}/evaluate/predictions.parquet"),
         profile_targets("results/{experiment}/profile/block-{block}/{arm}/record.json"),
         noise_floor(),
+        sweep_files(),
         experiment="results/{experiment}/experiment.yaml",
     output:
         comparison="results/{experiment}/comparison/comparison.json",

@@ -2,6 +2,7 @@ rule evaluate:
     input:
         needs_image(),
         by_arm(lambda arm: user_sources(arm.model.source)),
+        by_name(selection),
         train="results/{experiment}/runs/{arm}/seed-{seed}/train/record.json",
         # Content counts, through the checksum in the training's record: weights may be too large for Snakemake's.
         weights=ancient("results/{experiment}/runs/{arm}/seed-{seed}/train/model.safetensors"),
@@ -22,9 +23,7 @@ rule evaluate:
         runs_per_gpu=RUNS_PER_GPU,
         at_memory_bound=AT_MEMORY_BOUND,
     params:
-        stage=by_arm(
-            lambda arm: stage_params("evaluate", settings=arm, module_root=module_roots(arm.model.source))
-        ),
+        stage=by_name(lambda name: trained("evaluate", name, settings_of(name))),
     message:
         "Evaluate {wildcards.arm} at seed {wildcards.seed} on the test split"
     shell:

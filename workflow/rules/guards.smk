@@ -53,6 +53,7 @@ def lost_files():
     ]
     made += profile_targets("results/{experiment}/profile/block-{block}/{arm}/record.json")
     made += trace_targets("results/{experiment}/trace/{arm}/record.json")
+    made += [*sweep_files(), *(path for arm in SWEPT for path in trial_records(arm))]
     if EXPERIMENT.noise.enabled:
         made += [*noise_floor(), *noise_records()]
     return [path for path in made if not os.path.exists(path)]

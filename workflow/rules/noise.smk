@@ -30,6 +30,7 @@ use rule evaluate as evaluate_again with:
     input:
         needs_image(),
         by_arm(lambda arm: user_sources(arm.model.source)),
+        by_name(selection),
         train="results/{experiment}/noise/runs/{arm}/seed-{seed}/train/record.json",
         weights=ancient("results/{experiment}/noise/runs/{arm}/seed-{seed}/train/model.safetensors"),
     output:
@@ -55,6 +56,7 @@ use rule profile as profile_again with:
     input:
         needs_image(),
         user_sources(REPEATED.arms[REPEATED.baseline].model.source),
+        costly_selection(REPEATED.baseline),
         data="results/{experiment}/data/manifest.json",
     output:
         records=expand(

@@ -3,6 +3,7 @@ rule profile:
     input:
         needs_image(),
         sorted({path for source in MODEL_SOURCES for path in user_sources(source)}),
+        [path for name in EXPERIMENT.arms for path in costly_selection(name)],
         data="results/{experiment}/data/manifest.json",
     output:
         records=expand(

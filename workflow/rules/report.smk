@@ -3,6 +3,7 @@ rule report:
         needs_image(),
         trace_targets("results/{experiment}/trace/{arm}/record.json"),
         noise_floor(),
+        sweep_files(),
         comparison="results/{experiment}/comparison/comparison.json",
         metrics="results/{experiment}/comparison/metrics.csv",
         contract="results/{experiment}/comparison/contract.json",

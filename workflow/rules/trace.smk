@@ -3,6 +3,7 @@ rule trace:
     input:
         needs_image(),
         by_arm(lambda arm: user_sources(arm.model.source)),
+        by_name(costly_selection),
         data="results/{experiment}/data/manifest.json",
     output:
         record="results/{experiment}/trace/{arm}/record.json",
@@ -17,12 +18,12 @@ rule trace:
         processes=PROCESSES,
         at_memory_bound=AT_MEMORY_BOUND,
     params:
-        stage=by_arm(
-            lambda arm: stage_params(
+        stage=by_name(
+            lambda name: stage_params(
                 "trace",
-                settings=costly_settings(arm),
+                settings=costly_settings(name),
                 batch_size=EXPERIMENT.profile.batch_sizes[-1],
-                module_root=module_roots(arm.model.source),
+                module_root=module_roots((EXPERIMENT.arms | REPEATED.arms)[name].model.source),
             )
         ),
     message:

@@ -2,6 +2,7 @@ rule train:
     input:
         needs_image(),
         by_arm(lambda arm: user_sources(arm.model.source)),
+        by_name(selection),
         data="results/{experiment}/data/manifest.json",
     output:
         record="results/{experiment}/runs/{arm}/seed-{seed}/train/record.json",
@@ -25,9 +26,7 @@ rule train:
         runs_per_gpu=RUNS_PER_GPU,
         at_memory_bound=AT_MEMORY_BOUND,
     params:
-        stage=by_arm(
-            lambda arm: stage_params("train", settings=arm, module_root=module_roots(arm.model.source))
-        ),
+        stage=by_name(lambda name: trained("train", name, settings_of(name))),
     message:
         "Train {wildcards.arm} at seed {wildcards.seed}"
     shell:

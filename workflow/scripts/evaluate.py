@@ -1,19 +1,19 @@
 """Evaluate one trained arm at one seed on the test split."""
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 
 def main(argv: list[str] | None = None) -> int:
+    from assay.config.chosen import given_settings
     from assay.isolation.supervisor import add_options, supervise
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--experiment", required=True)
     parser.add_argument("--arm", required=True)
     parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--settings", required=True, help="the resolved arm, as JSON")
+    parser.add_argument("--settings", required=True, help="the resolved arm: JSON, or @FILE of a sweep")
     parser.add_argument("--manifest", type=Path, required=True, help="of the prepared data")
     parser.add_argument(
         "--trained", type=Path, required=True, help="the training's record, beside the weights"
@@ -24,7 +24,12 @@ def main(argv: list[str] | None = None) -> int:
     )
     add_options(parser)
     arguments = parser.parse_args(argv)
-    execution = json.loads(arguments.settings).get("execution", {})
+    try:
+        settings = given_settings(arguments.settings)
+    except ValueError as error:
+        print(f"evaluate: {arguments.arm}: {error}", file=sys.stderr)
+        return 1
+    execution = settings.get("execution", {})
     crossing = supervise(arguments, arguments.record.parent, execution)
 
     from assay.config.arm import Arm
@@ -34,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
         experiment=arguments.experiment,
         arm=arguments.arm,
         seed=arguments.seed,
-        settings=Arm.model_validate_json(arguments.settings),
+        settings=Arm.model_validate(settings),
         data=arguments.manifest.parent,
         train=arguments.trained.parent,
         output=arguments.record.parent,

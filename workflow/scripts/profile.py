@@ -13,7 +13,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--experiment", required=True)
     parser.add_argument("--block", type=int, required=True)
-    parser.add_argument("--settings", required=True, help='{"arms": {NAME: arm}, "profile": profile} as JSON')
+    parser.add_argument(
+        "--settings", required=True, help='{"arms": {NAME: arm or @FILE}, "profile": profile} as JSON'
+    )
     parser.add_argument("--data", type=Path, required=True, help="folder of the prepared data")
     parser.add_argument("--output", type=Path, required=True, help="folder of the block")
     parser.add_argument(
@@ -26,7 +28,9 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
 
     from assay.config.arm import Arm
+    from assay.config.chosen import given_settings
     from assay.config.schema import Profile
+    from assay.config.trials import costly
     from assay.profiling.block import profile_block
     from assay.session import end_with_session
 
@@ -35,10 +39,14 @@ def main(argv: list[str] | None = None) -> int:
     end_with_session()
     settings = json.loads(arguments.settings)
     try:
+        given = {
+            name: costly(given_settings(arm)) if isinstance(arm, str) else arm
+            for name, arm in settings["arms"].items()
+        }
         profile_block(
             experiment=arguments.experiment,
             block=arguments.block,
-            arms={name: Arm.model_validate(arm) for name, arm in settings["arms"].items()},
+            arms={name: Arm.model_validate(arm) for name, arm in given.items()},
             profile=Profile.model_validate(settings["profile"]),
             data=arguments.data,
             output=arguments.output,

@@ -1,20 +1,20 @@
 """Train one arm at one seed."""
 
 import argparse
-import json
 import os
 import sys
 from pathlib import Path
 
 
 def main(argv: list[str] | None = None) -> int:
+    from assay.config.chosen import given_settings
     from assay.isolation.supervisor import add_options, supervise
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--experiment", required=True)
     parser.add_argument("--arm", required=True)
     parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--settings", required=True, help="the resolved arm, as JSON")
+    parser.add_argument("--settings", required=True, help="the resolved arm: JSON, or @FILE of a sweep")
     parser.add_argument("--manifest", type=Path, required=True, help="of the prepared data")
     parser.add_argument("--record", type=Path, required=True, help="to write; weights and log go beside it")
     parser.add_argument(
@@ -26,7 +26,12 @@ def main(argv: list[str] | None = None) -> int:
     )
     add_options(parser)
     arguments = parser.parse_args(argv)
-    execution = json.loads(arguments.settings).get("execution", {})
+    try:
+        settings = given_settings(arguments.settings)
+    except ValueError as error:
+        print(f"train: {arguments.arm}: {error}", file=sys.stderr)
+        return 1
+    execution = settings.get("execution", {})
     # The ranks of a run are bounded with the process that starts them.
     crossing = None if arguments.rank else supervise(arguments, arguments.record.parent, execution)
 
@@ -37,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
         experiment=arguments.experiment,
         arm=arguments.arm,
         seed=arguments.seed,
-        settings=Arm.model_validate_json(arguments.settings),
+        settings=Arm.model_validate(settings),
         data=arguments.manifest.parent,
         output=arguments.record.parent,
         checkpoint=arguments.record.parents[1] / "checkpoint",

@@ -141,6 +141,10 @@ class Reader:
             run.metrics = run.metrics | found
         return run
 
+    def trial(self, path: Path, arm: str, seed: int) -> bool:
+        """Keep what one training of a sweep says; false where there is none."""
+        return self._read(path, "train", arm, "seed", seed) is not None
+
     def visit(self, arm: str, block: int) -> Replicate:
         path = self._results / "profile" / f"block-{block}" / arm / "record.json"
         record = self._read(path, "profile", arm, "block", block)

@@ -13,9 +13,10 @@ from assay.comparison.collect import Evidence
 from assay.comparison.model import Contract, Variable
 from assay.config.arm import ARM_SECTIONS, spec_of
 from assay.config.schema import Experiment
+from assay.config.trials import swept_paths
 from assay.records import canonical_json
 
-ABSENT = "absent"
+ABSENT, SWEEP = "absent", "sweep"
 BATCH_SETTINGS = ("training.batch_size", "training.epochs", "augmentation")
 """Settings that change which batches a run sees: where they differ as declared, so may the batches."""
 _SHOWN = 4
@@ -25,11 +26,11 @@ Getter = Callable[[Evidence], str | None]
 
 def check(experiment: Experiment, evidence: list[Evidence]) -> Contract:
     """Compare what the records say about every variable."""
-    declared = _declared_differences(experiment)
+    declared = declared_differences(experiment)
     variables = _settings(experiment, evidence, declared)
     variables.append(_everywhere("data.manifest", "the prepared data", evidence, lambda record: record.data))
     variables.append(_batches(evidence, declared))
-    variables += _circumstances(evidence, declared)
+    variables += circumstances(evidence, declared)
     variables += _user_sources(evidence)
     valid = not any(variable.status == "violated" for variable in variables)
     return Contract(valid=valid, factors=experiment.factors, variables=variables)
@@ -54,15 +55,17 @@ def factor_of(path: str, factors: Iterable[str]) -> str | None:
     return next((factor for factor in factors if path == factor or path.startswith(f"{factor}.")), None)
 
 
-def _declared_differences(experiment: Experiment) -> dict[str, str]:
-    """Paths at which arms differ as declared, each with its factor."""
+def declared_differences(experiment: Experiment) -> dict[str, str]:
+    """Paths at which arms differ as declared, each with its factor, or with the sweep that tuned it."""
+    tuned = swept_paths(experiment)
     specs = [flatten(spec_of(arm)) for arm in experiment.arms.values()]
     paths = sorted(set().union(*specs))
     return {
         path: factor
         for path in paths
         if len({spec.get(path, ABSENT) for spec in specs}) > 1
-        and (factor := factor_of(path, experiment.factors)) is not None
+        and (factor := factor_of(path, experiment.factors) or (SWEEP if factor_of(path, tuned) else None))
+        is not None
     }
 
 
@@ -103,13 +106,13 @@ def _setting(
     else:
         message = f"{path} differs and no factor declares it: {_listing(evidence)}"
         status = "violated"
-    return _variable(f"spec.{path}", status, checked, evidence, message, factor)
+    return variable(f"spec.{path}", status, checked, evidence, message, factor)
 
 
 # --- circumstances --------------------------------------------------------------------------------------
 
 
-def _circumstances(evidence: list[Evidence], declared: Mapping[str, str]) -> list[Variable]:
+def circumstances(evidence: list[Evidence], declared: Mapping[str, str]) -> list[Variable]:
     device = factor_of("execution.device", declared)
     threads = factor_of("execution.threads", declared)
     visits = [record for record in evidence if record.stage == "profile"]
@@ -180,7 +183,7 @@ def _within_pairs(
         status = "equal"
     else:
         status = "unknown"
-    return _variable(name, status, checked, shown, message, factor)
+    return variable(name, status, checked, shown, message, factor)
 
 
 def _everywhere(name: str, title: str, evidence: list[Evidence], get: Getter) -> Variable:
@@ -192,12 +195,12 @@ def _everywhere(name: str, title: str, evidence: list[Evidence], get: Getter) ->
             values.setdefault(record.arm, set()).add(value)
     by_arm = {arm: sorted(found) for arm, found in values.items()}
     if len({value for found in values.values() for value in found}) > 1:
-        return _variable(
+        return variable(
             name, "violated", checked, by_arm, f"{title} differs between records: {_listing(by_arm)}"
         )
     if checked == len(evidence) > 0:
-        return _variable(name, "equal", checked, by_arm)
-    return _variable(name, "unknown", checked, by_arm, f"{title}: not in every record")
+        return variable(name, "equal", checked, by_arm)
+    return variable(name, "unknown", checked, by_arm, f"{title}: not in every record")
 
 
 def _batches(evidence: list[Evidence], declared: Mapping[str, str]) -> Variable:
@@ -284,7 +287,7 @@ def _listing(evidence: Mapping[str, list[str]]) -> str:
     return "; ".join(arms[:_SHOWN]) + more
 
 
-def _variable(
+def variable(
     name: str,
     status: Any,
     checked: int,

@@ -24,9 +24,11 @@ from assay.comparison.predictions import Scores, read_scores
 from assay.comparison.question import Question
 from assay.comparison.shared import with_examples
 from assay.comparison.stopping import looked, of_looks
+from assay.comparison.sweep_contract import with_sweep
 from assay.comparison.verdict import Judge
 from assay.config.schema import Experiment
 from assay.records import RecordError, write_atomically
+from assay.sweep.select import tuned
 
 COLUMNS = ("arm", "replicate_kind", "replicate", "metric", "value", "unit")
 _NAMED_ARMS = 3
@@ -40,9 +42,11 @@ def compare(*, experiment_file: Path, results: Path, output: Path) -> Comparison
 
     Raises: RecordError naming the file that is missing, damaged or of another experiment.
     """
-    experiment = read_experiment(experiment_file)
+    as_written = read_resolved(experiment_file)
+    experiment = tuned(as_written, results)
     collected = collect(experiment, results)
     contract = contract_check.check(experiment, collected.evidence)
+    contract = with_sweep(contract, as_written, experiment, results, collected.evidence)
     guard = read_guard(experiment, results, collected) if experiment.noise.enabled else None
     scores = read_scores(experiment, collected) if contract.valid else {}
     comparison = judge(Question.of(experiment), collected, contract, guard, scores)
@@ -54,7 +58,12 @@ def compare(*, experiment_file: Path, results: Path, output: Path) -> Comparison
 
 
 def read_experiment(path: Path) -> Experiment:
-    """Read the resolved experiment. Raises: RecordError."""
+    """Read the resolved experiment, with the settings that its sweep selected. Raises: RecordError."""
+    return tuned(read_resolved(path), path.parent)
+
+
+def read_resolved(path: Path) -> Experiment:
+    """Read the resolved experiment, as its file says. Raises: RecordError."""
     import yaml
     from pydantic import ValidationError
 

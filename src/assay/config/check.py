@@ -5,11 +5,20 @@ from typing import TYPE_CHECKING, Any
 
 from assay.config.arm import Arm
 from assay.config.errors import short
-from assay.config.estimate import Estimate, NoiseEstimate, estimate, estimate_noise
+from assay.config.estimate import (
+    Estimate,
+    NoiseEstimate,
+    SweepEstimate,
+    estimate,
+    estimate_noise,
+    estimate_sweep,
+)
 from assay.config.load import load
 from assay.config.looks import NAMES
 from assay.config.resolve import differences, warnings
 from assay.config.schema import Experiment
+from assay.config.sweep import Sweep
+from assay.config.trials import swept_paths
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -57,6 +66,7 @@ _LABELS = (
     "jobs",
     "devices",
     "time",
+    "sweep",
     "noise",
 )
 
@@ -106,7 +116,7 @@ def _setting(spec: Any, path: str) -> str:
 
 def _shared(experiment: Experiment) -> str:
     arm = next(iter(experiment.arms.values()))
-    differing = {difference.path for difference in differences(experiment)}
+    differing = {difference.path for difference in differences(experiment)} | set(swept_paths(experiment))
     alike = [
         text
         for path, text in _in_words(arm).items()
@@ -164,7 +174,25 @@ def _plan(plan: Estimate, devices: str) -> str:
 
 def _cost(experiment: Experiment, results: Path) -> list[str]:
     lines = [_plan(estimate(experiment, results), _devices(experiment))]
+    if experiment.sweep is not None:
+        lines.append(_sweep_cost(experiment.sweep, estimate_sweep(experiment, results)))
     return [*lines, noise_cost(estimate_noise(experiment, results))] if experiment.noise.enabled else lines
+
+
+def _sweep_cost(sweep: Sweep, plan: SweepEstimate) -> str:
+    """What tuning takes before the comparison."""
+    counts = dict.fromkeys(plan.trials.values())
+    each = f"{next(iter(counts))} trials an arm"
+    if len(counts) > 1 or not sweep.equal_budgets:
+        each = f"trials of {', '.join(f'{arm} {count}' for arm, count in plan.trials.items())}"
+    seeds = len(sweep.seeds)
+    known = plan.training_seconds
+    work = "" if known is None else f", about {_duration(known)} of work"
+    paths = sorted({path for arm in plan.trials for path in sweep.space_of(arm)})
+    return (
+        f"sweep     {sweep.method}: {each} at {seeds} {'seed' if seeds == 1 else 'seeds'}, {plan.trainings} trainings "
+        f"({plan.epochs} epochs in all{work})\n          tunes {', '.join(paths)} by {sweep.metric}"
+    )
 
 
 def noise_cost(plan: NoiseEstimate) -> str:

@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 
 from assay.config import arm as arm_models
 from assay.config import schema as schema_models
+from assay.config import sweep as sweep_models
 from assay.config.arm import ARM_SECTIONS
 from assay.config.load import MOST_SEEDS
 from assay.config.metrics import METRICS
@@ -56,6 +57,8 @@ def schema() -> dict[str, Any]:
     description = seeds.pop("description")
     number = {"type": "integer", "minimum": 1, "maximum": MOST_SEEDS}
     properties["seeds"] = {"description": description, "anyOf": [number, seeds | {"uniqueItems": True}]}
+    tuned = definitions["Sweep"]["properties"]
+    tuned["seeds"] = {"description": tuned["seeds"].pop("description"), "anyOf": [number, tuned["seeds"]]}
     factors = properties["factors"]
     properties["factors"] = {
         "description": factors.pop("description"),
@@ -140,6 +143,8 @@ def _sections() -> list[tuple[str, type[BaseModel]]]:
         ("`telemetry`", schema_models.Telemetry),
         ("`comparison`", schema_models.Comparison),
         ("`noise`", schema_models.Noise),
+        ("`sweep`", sweep_models.Sweep),
+        ("`sweep.space`: a range", sweep_models.Range),
         ("`bounds`", schema_models.Bounds),
         ("`archive`", schema_models.Archive),
         ("`image`", schema_models.Image),

@@ -7,6 +7,8 @@ from statistics import median
 
 from assay.config.repeated import repeated, second_self
 from assay.config.schema import Experiment, Profile
+from assay.config.sweep import FOLDER
+from assay.config.trials import swept_arms, trial_count
 from assay.records import Record, RecordError
 
 VISIT_START_SECONDS = 4.0
@@ -36,6 +38,7 @@ def estimate(experiment: Experiment, results: Path) -> Estimate:
     trainings = len(experiment.arms) * seeds
     blocks = experiment.profile.blocks if experiment.profile.enabled else 0
     jobs = {"resolve_experiment": 1, "check_health": 1, "prepare_data": 1}
+    jobs |= _sweep_jobs(experiment)
     jobs |= {"train": trainings, "evaluate": trainings}
     jobs |= {"profile": blocks} if blocks else {}
     jobs |= {"trace": len(experiment.arms)} if blocks and experiment.profile.traces else {}
@@ -88,6 +91,49 @@ def _noise_jobs(experiment: Experiment) -> dict[str, int]:
     return {rule: count for rule, count in jobs.items() if count}
 
 
+@dataclass(frozen=True)
+class SweepEstimate:
+    """What tuning takes before the comparison. trials: by arm. training_seconds: null where nothing tells them."""
+
+    trials: dict[str, int]
+    trainings: int
+    epochs: int
+    training_seconds: float | None
+
+
+def estimate_sweep(experiment: Experiment, results: Path) -> SweepEstimate:
+    """results: the folder that holds the experiments' folders."""
+    sweep = experiment.sweep
+    assert sweep is not None
+    trials = {arm: trial_count(sweep, arm) for arm in swept_arms(experiment)}
+    epochs = {
+        arm: count * len(sweep.seeds) * experiment.arms[arm].training.epochs for arm, count in trials.items()
+    }
+    folder = results / experiment.name
+    paces = {
+        arm: _seconds_an_epoch(folder / FOLDER / arm, "trial-*/seed-*")
+        or _seconds_an_epoch(folder / "runs" / arm)
+        for arm in trials
+    }
+    known = [pace * epochs[arm] for arm, pace in paces.items() if pace is not None]
+    return SweepEstimate(
+        trials=trials,
+        trainings=sum(trials.values()) * len(sweep.seeds),
+        epochs=sum(epochs.values()),
+        training_seconds=sum(known) if len(known) == len(trials) else None,
+    )
+
+
+def _sweep_jobs(experiment: Experiment) -> dict[str, int]:
+    sweep, arms = experiment.sweep, swept_arms(experiment)
+    if sweep is None or not arms:
+        return {}
+    trials = [trial_count(sweep, arm) for arm in arms]
+    rounds = sum(-(-count // sweep.per_round) for count in trials) if sweep.method == "bayesian" else 0
+    jobs = {"propose_trials": rounds} if rounds else {}
+    return jobs | {"train_trial": sum(trials) * len(sweep.seeds), "select_settings": len(arms)}
+
+
 def _visit_seconds(profile: Profile) -> float:
     measured = len(profile.batch_sizes) * (profile.seconds + profile.warmup_seconds)
     training = 2 * profile.seconds if profile.training_steps else 0
@@ -95,10 +141,10 @@ def _visit_seconds(profile: Profile) -> float:
     return VISIT_START_SECONDS + measured + training + largest
 
 
-def _seconds_an_epoch(folder: Path) -> float | None:
+def _seconds_an_epoch(folder: Path, runs: str = "seed-*") -> float | None:
     """Median over an arm's finished trainings; what failed or was taken up again tells nothing."""
     found = []
-    for path in islice(folder.glob("seed-*/train/record.json"), ENOUGH_RECORDS):
+    for path in islice(folder.glob(f"{runs}/train/record.json"), ENOUGH_RECORDS):
         try:
             record = Record.read(path)
             seconds, epochs = record.metrics["train_seconds"].value, record.details["epochs"]

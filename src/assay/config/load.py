@@ -24,17 +24,18 @@ from assay.config.arm import ARM_SECTIONS, Arm
 from assay.config.bases import BASES, DEFAULT_BASE, SCHEME, own_base, parse
 from assay.config.errors import ConfigError, Problem, short
 from assay.config.errors import Path as KeyPath
+from assay.config.merge import merge
 from assay.config.metrics import METRICS, TO_TARGET
 from assay.config.resolve import Difference, names_setting, undeclared
 from assay.config.schema import LEAST_NOISE_PAIRS, Experiment
+from assay.config.sweep import FIRST_SEED
+from assay.config.sweep_mistakes import check_sweep
 from assay.config.yaml_file import Lines, read_yaml
 from assay.registry import digest_of
 
 __all__ = ["ConfigError", "from_mapping", "load"]
 
 MOST_SEEDS = 1_000_000
-_KINDS = {("training", "optimizer"): "name", ("training", "schedule"): "name", ("model",): "source"}
-"""Sections whose other keys belong to their kind: an arm that changes the kind starts them anew."""
 _OTHER_KEYS = tuple(name for name in Experiment.model_fields if name != "arms")
 _MAY_BE_EMPTY = (
     *ARM_SECTIONS,
@@ -42,6 +43,7 @@ _MAY_BE_EMPTY = (
     "telemetry",
     "comparison",
     "noise",
+    "sweep",
     "bounds",
     "archive",
     "image",
@@ -60,7 +62,7 @@ def load(path: Path, *, overrides: Mapping[str, Any] | None = None) -> Experimen
     """
     content, lines = read_yaml(path)
     if overrides:
-        content = _merge(content, overrides, ())
+        content = merge(content, overrides)
     return _Reader(str(path), content, lines, set(_ends(overrides or {}))).read()
 
 
@@ -89,6 +91,9 @@ class _Reader:
         arms = self._validate_arms(sections)
         experiment = self._validate(rest, sections)
         self._check_meaning(rest, arms)
+        if experiment is not None and experiment.sweep is not None:
+            names, factors, seeds = list(experiment.arms), experiment.factors, experiment.seeds
+            check_sweep(experiment.sweep, arms, names=names, factors=factors, seeds=seeds, add=self._add)
         if self.problems:
             raise ConfigError(self.file, list(self.problems.values()))
         assert experiment is not None
@@ -130,7 +135,7 @@ class _Reader:
                 self._add(("arms", str(name)), f"{short(own)} is not a section", "write its settings as keys")
                 own = None
             filled = {key: value for key, value in (own or {}).items() if value is not None}
-            arms[str(name)] = _merge(self._shared(), filled, ())
+            arms[str(name)] = merge(self._shared(), filled)
         return arms
 
     def _shared(self) -> dict[str, Any]:
@@ -145,6 +150,9 @@ class _Reader:
                 instead = f"write 1 to {MOST_SEEDS}; at least 1, and six are the least for a verdict"
                 self._add(("seeds",), f"{short(seeds)} seeds", instead)
             rest["seeds"] = list(range(seeds if 1 <= seeds <= MOST_SEEDS else 1))
+        sweep = rest.get("sweep")
+        if isinstance(sweep, dict) and type(count := sweep.get("seeds")) is int and 1 <= count <= MOST_SEEDS:
+            sweep["seeds"] = list(range(FIRST_SEED, FIRST_SEED + count))
         metrics = rest.get("metrics")
         if isinstance(metrics, list):
             rest["metrics"] = [{"name": item} if isinstance(item, str) else item for item in metrics]
@@ -360,22 +368,6 @@ def _with_digest(reference: str) -> str:
     at = found or "sha256:…"
     how = "" if found else f"; `skopeo inspect {reference}` tells the digest"
     return f"write `reference: {SCHEME}{name}{f':{tag}' if tag else ''}@{at}`{how}"
-
-
-def _merge(base: Mapping[str, Any], own: Mapping[str, Any], path: tuple[str, ...]) -> dict[str, Any]:
-    """`own` over `base`, key by key; a section that changes its kind replaces the other's keys."""
-    kind = _KINDS.get(path)
-    if kind is not None and kind in own and own[kind] != base.get(kind):
-        kept = {"image_size"} if path == ("model",) else set()
-        base = {key: value for key, value in base.items() if key in kept}
-    merged = deepcopy(dict(base))
-    for key, value in own.items():
-        before = merged.get(key)
-        if isinstance(value, Mapping) and isinstance(before, Mapping):
-            merged[key] = _merge(before, value, (*path, key))
-        else:
-            merged[key] = deepcopy(value)
-    return merged
 
 
 def _ends(given: Mapping[str, Any], path: KeyPath = ()) -> Iterator[KeyPath]:

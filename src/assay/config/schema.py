@@ -8,6 +8,7 @@ from assay.config.arm import Arm, Fraction, Name, Scalar, Section
 from assay.config.bases import BASES, DEFAULT_BASE, Base, own_base
 from assay.config.looks import Spending
 from assay.config.metrics import METRICS, Direction
+from assay.config.sweep import Sweep
 from assay.config.tracking import problem_of_uri
 from assay.isolation.gpu_places import MOST_RUNS
 
@@ -322,6 +323,9 @@ class Experiment(Section):
     telemetry: Telemetry = Field(default=Telemetry(), description="What is sampled beside every run.")
     comparison: Comparison = Field(default=Comparison(), description="How sure a verdict must be.")
     noise: Noise = Field(default=Noise(), description="What difference means nothing here.")
+    sweep: Sweep | None = Field(
+        default=None, description="Settings that are tuned for each arm first; null: none."
+    )
     bounds: Bounds = Field(default=Bounds(), description="What a job may take at most.")
     archive: Archive = Field(default=Archive(), description="What goes into the archive.")
     image: Image = Field(

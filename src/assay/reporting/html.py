@@ -14,6 +14,7 @@ from assay.reporting.read import Results
 from assay.reporting.shared import shared_note
 from assay.reporting.statements import text_of
 from assay.reporting.style import COLOURS, THEME_VARIABLES
+from assay.reporting.sweep import sweep_note
 from assay.reporting.table import Table
 
 MAX_ROWS = 100
@@ -27,6 +28,7 @@ STORY = {
     "sure": ("forest", "differences", "paired-slopes"),
     "costs": ("accuracy-against-latency", "accuracy-against-energy", "latency"),
     "learnt": ("validation-accuracy", "training-loss", "reliability", "per-class"),
+    "tuning": ("tuning-budget",),
 }
 """Sections of the page and their figures; others have a section of their own."""
 
@@ -78,6 +80,7 @@ def page(results: Results, tables: Sequence[Table], images: Sequence[Image]) -> 
         posterior_priors=Posterior().priors,
         shared_note=shared_note(results),
         outcome_note=belief.outcome_note(results),
+        sweep_note=sweep_note(results),
         unfinished=unfinished(results)[:MAX_ROWS],
         warnings=results.comparison.warnings,
         contract=results.contract,

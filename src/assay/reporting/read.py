@@ -11,8 +11,13 @@ from assay.comparison.floor import FILE, FOLDER, NoiseFloor
 from assay.comparison.model import Comparison, Contract, Found, MetricResult
 from assay.comparison.target import epoch_reaching
 from assay.config.schema import Experiment
+from assay.config.sweep import FOLDER as SWEEP
+from assay.config.sweep import TRIALS
+from assay.config.trials import swept_arms
 from assay.evaluation.metrics import ClassAccuracy
 from assay.records import Environment, Measurement, Record, RecordError, Telemetry
+from assay.sweep.model import Trials
+from assay.sweep.select import tuned
 from assay.tracing.model import MODES, Mode, Traced
 
 
@@ -123,6 +128,8 @@ class Results:
     traces: list[Traces] = field(default_factory=list)
     noise: NoiseFloor | None = None
     """Where the experiment asks for it."""
+    sweeps: list[Trials] = field(default_factory=list)
+    """Of each arm that was tuned."""
 
     @property
     def arms(self) -> list[str]:
@@ -174,7 +181,10 @@ def load(folder: Path) -> Results:
     if experiment.profile.enabled and experiment.profile.traces:
         traces = [_read_traces(folder / "trace" / arm / "record.json", arm) for arm in experiment.arms]
     noise = NoiseFloor.read(folder / FOLDER / FILE) if experiment.noise.enabled else None
-    return Results(folder, experiment, comparison, contract, runs, visits, surroundings, traces, noise)
+    sweeps = [Trials.read(folder / SWEEP / arm / TRIALS) for arm in swept_arms(experiment)]
+    return Results(
+        folder, experiment, comparison, contract, runs, visits, surroundings, traces, noise, sweeps
+    )
 
 
 def _read_contract(path: Path) -> Contract:
@@ -190,11 +200,12 @@ def _read_experiment(path: Path) -> Experiment:
     import yaml
 
     try:
-        return Experiment.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        experiment = Experiment.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise ReportError(f"{path}: no such file; it is written when the experiment starts") from None
     except (ValueError, yaml.YAMLError) as error:
         raise ReportError(f"{path}: {error}; remove it and run the experiment again") from None
+    return tuned(experiment, path.parent)
 
 
 def _read_record(path: Path, surroundings: Surroundings) -> Record | None:

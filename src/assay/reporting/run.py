@@ -57,10 +57,11 @@ def _write_figures(results: Results, folder: Path) -> list[Image]:
     from assay.reporting.figures import plots
     from assay.reporting.html import inline_svg
     from assay.reporting.style import drawing
+    from assay.reporting.sweep import plots as tuning
     from assay.reporting.timelines import plots as timelines
 
     images = []
-    for plot in (*plots(), *timelines(results)):
+    for plot in (*plots(), *tuning(results), *timelines(results)):
         with drawing(salt=plot.name):
             drawn = plot.draw(results)
             if drawn is None:

@@ -4,6 +4,8 @@ from typing import Any
 
 from assay.comparison.model import Contrast, MetricResult
 from assay.config.arm import spec_of
+from assay.config.resolve import covers
+from assay.config.trials import swept_paths
 from assay.reporting import examples, kernels, measured, methods, quality, ranks, telemetry
 from assay.reporting.noise import floor_cell, noise
 from assay.reporting.numbers import (
@@ -20,6 +22,7 @@ from assay.reporting.posteriors import posteriors
 from assay.reporting.read import Results
 from assay.reporting.shared import shared_examples
 from assay.reporting.statements import statements
+from assay.reporting.sweep import sweep, trials
 from assay.reporting.table import Column, Kind, Raw, Table
 
 
@@ -36,12 +39,14 @@ def tables(results: Results) -> list[Table]:
         measured.costs(results),
         quality.class_table(results),
         examples.examples(results),
+        sweep(results),
         telemetry.telemetry(results),
         kernels.differences(results),
         kernels.kernels(results),
         arms(results),
         measured.runs(results),
         measured.blocks(results),
+        trials(results),
         contract(results),
         environment(results),
         packages(results),
@@ -140,7 +145,8 @@ def _contrast_data(metric: MetricResult, line: Contrast) -> dict[str, Raw]:
 
 def arms(results: Results) -> Table:
     """The declared factors and their values: the only settings in which arms differ."""
-    factors = results.experiment.factors
+    factors = list(results.experiment.factors)
+    factors += [path for path in swept_paths(results.experiment) if not any(covers(f, path) for f in factors)]
     rows = []
     for arm in results.arms:
         spec = spec_of(results.experiment.arms[arm])
@@ -244,6 +250,12 @@ def sources(results: Results) -> Table:
         ["Intervals, tests, verdicts", "comparison/comparison.json", "metrics"],
         ["Contract", "comparison/contract.json", "variables"],
         *([["Noise floor", "noise/floor.json", "quantities"]] if results.noise else []),
+        *([["Tuned settings", "sweep/ARM/selected.json", "settings"]] if results.sweeps else []),
+        *(
+            [["Trials, best score by budget", "sweep/ARM/trials.json", "trials, curve"]]
+            if results.sweeps
+            else []
+        ),
         ["Settings, every default written out", "experiment.yaml", ""],
     ]
     columns = [Column("Number"), Column("File", "code"), Column("Field", "code")]

@@ -4,6 +4,7 @@ MINUTES = {
     "prepare_data": 60,
     "train": 240,
     "train_again": 240,
+    "train_trial": 240,
     "evaluate": 60,
     "evaluate_again": 60,
     "profile": 60,

@@ -1,0 +1,203 @@
+"""Tuning in the report: what was selected, every trial, and the best score against the budget."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from assay.config.sweep import FOLDER
+from assay.reporting import numbers, parts
+from assay.reporting.numbers import NOTHING
+from assay.reporting.read import Results
+from assay.reporting.table import Column, Raw, Table
+from assay.sweep.model import BudgetPoint, Trial, Trials
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MAX_ARMS = 8
+
+
+def sweep(results: Results) -> Table:
+    """Of each arm: what was spent, the selected settings, and their score on the validation split."""
+    paths = _paths(results.sweeps)
+    columns = [Column("Arm"), Column("Trials", "number"), Column("Failed", "number")]
+    columns += [Column("Seeds", "number"), Column("Epochs each", "number"), Column("Selected", "number")]
+    columns += [
+        Column("Expected of half", "number"),
+        Column("Best", "number"),
+        *(Column(path, "number") for path in paths),
+    ]
+    rows, data = [], []
+    for found in results.sweeps:
+        chosen, count = found.trials[found.selected], len(found.trials)
+        failed = sum(trial.score is None for trial in found.trials)
+        half = found.curve[max(0, count // 2 - 1)].best
+        rows.append(
+            [
+                found.arm,
+                str(count),
+                str(failed),
+                str(len(found.seeds)),
+                str(found.epochs),
+                f"trial {chosen.number}",
+                _score(found, half),
+                _score(found, chosen.score),
+                *(_value(chosen, path) for path in paths),
+            ]
+        )
+        line: dict[str, Raw] = {
+            "arm": found.arm,
+            "method": found.method,
+            "metric": found.metric,
+            "trials": count,
+            "failed": failed,
+            "seeds": len(found.seeds),
+            "epochs": found.epochs,
+            "selected": chosen.number,
+            "score": chosen.score,
+        }
+        data.append(line | {path: _raw(chosen.point.get(path)) for path in paths})
+    return Table("sweep", "Tuning", columns, rows, data)
+
+
+def trials(results: Results) -> Table:
+    """Every trial of every arm, best first."""
+    paths = _paths(results.sweeps)
+    columns = [
+        Column("Arm"),
+        Column("Trial", "number"),
+        Column("Outcome", "badge"),
+        Column("Score", "number"),
+    ]
+    columns += [*(Column(path, "number") for path in paths), Column("Note"), Column("Records", "code")]
+    rows, data = [], []
+    for found in results.sweeps:
+        sign = -1 if found.metric == "validation_accuracy" else 1
+        for trial in sorted(
+            found.trials, key=lambda one: (one.score is None, sign * (one.score or 0), one.number)
+        ):
+            outcome = next((run.outcome for run in trial.runs if run.outcome != "completed"), "completed")
+            note = next((run.message for run in trial.runs if run.message), None)
+            selected = "selected" if trial.number == found.selected else ""
+            path = f"{FOLDER}/{found.arm}/trial-{trial.number}/seed-*/train/record.json"
+            rows.append(
+                [
+                    found.arm,
+                    str(trial.number),
+                    outcome.replace("_", " "),
+                    _score(found, trial.score),
+                    *(_value(trial, one) for one in paths),
+                    note or selected,
+                    path,
+                ]
+            )
+            line: dict[str, Raw] = {"arm": found.arm, "trial": trial.number, "outcome": outcome}
+            line |= {"score": trial.score, "loss": trial.loss, "selected": bool(selected)}
+            data.append(
+                line | {one: _raw(trial.point.get(one)) for one in paths} | {"message": note, "records": path}
+            )
+    return Table("trials", "Trials of the tuning", columns, rows, data)
+
+
+def sweep_note(results: Results) -> str:
+    """How it was tuned, for the page."""
+    if not results.sweeps:
+        return ""
+    first = results.sweeps[0]
+    kinds = {
+        "grid": "every combination of a grid",
+        "random": "random search",
+        "bayesian": "Bayesian search (TPE)",
+    }
+    counts = sorted({len(found.trials) for found in results.sweeps})
+    untuned = [arm for arm in results.arms if arm not in {found.arm for found in results.sweeps}]
+    equal = len(counts) == 1 and not untuned
+    budget = "The same budget for every arm" if equal else "Budgets differ between arms, as declared"
+    untold = f" Not tuned: {', '.join(untuned)}." if untuned else ""
+    return (
+        f"{kinds[first.method][:1].upper()}{kinds[first.method][1:]}, by {_title(first)}. {budget}.{untold} Trials ran at "
+        f"{'seed' if len(first.seeds) == 1 else 'seeds'} {numbers.span(first.seeds)}, which the comparison does not use; no trial saw the "
+        "test split. Of half: the best score that half as many trials are expected to find."
+    )
+
+
+def plots(results: Results) -> tuple[parts.Plot, ...]:
+    """None where nothing was tuned."""
+    title = "Tuning: score against budget"
+    return (parts.Plot("tuning-budget", title, budget),) if results.sweeps else ()
+
+
+def budget(results: Results) -> "tuple[Figure, str] | None":
+    """The best validation score against the number of trials, by arm."""
+    drawn = [found for found in results.sweeps if any(point.best is not None for point in found.curve)]
+    if not drawn or max(len(found.curve) for found in drawn) < 2:
+        return None
+    styles = parts.styles(results)
+    figure, axes = parts.figure()
+    factor = 100 if drawn[0].metric == "validation_accuracy" else 1
+    for found in drawn[:MAX_ARMS]:
+        style = styles[found.arm]
+        known = [point for point in found.curve if point.best is not None]
+        where = [point.trials for point in known]
+        axes.plot(
+            where,
+            _scaled(known, "best", factor),
+            color=style.colour,
+            linestyle=style.dash,
+            marker=style.marker,
+            markersize=4,
+            drawstyle="steps-post" if found.method == "bayesian" else "default",
+            label=parts.short(found.arm),
+        )
+        banded = [point for point in known if point.low is not None and point.high is not None]
+        axes.fill_between(
+            [point.trials for point in banded],
+            _scaled(banded, "low", factor),
+            _scaled(banded, "high", factor),
+            color=style.colour,
+            alpha=0.15,
+            linewidth=0,
+        )
+    axes.xaxis.set_major_locator(parts.ticks(integer=True))
+    axes.set_xlabel(f"trials of {numbers.counted(drawn[0].epochs * len(drawn[0].seeds), 'epoch')}")
+    axes.set_ylabel(f"{_title(drawn[0])}{' (%)' if factor == 100 else ' (nats)'}")
+    parts.legend(axes, min(len(drawn), MAX_ARMS))
+    return figure, _caption(drawn[0]) + parts.cap(len(drawn), MAX_ARMS, "arms")
+
+
+def _caption(found: Trials) -> str:
+    if found.method == "bayesian":
+        return "The best so far. Trials of a Bayesian search build on one another: they have no interval."
+    text = "The best that so many trials are expected to find, the mean over all subsets of those that ran."
+    if found.confidence is None:
+        return text + " A grid is what it is: it has no interval."
+    return f"{text} Bands: {100 * found.confidence:g}% bootstrap interval over trials, too narrow towards the right end."
+
+
+def _scaled(points: Sequence[BudgetPoint], name: str, factor: int) -> list[float]:
+    return [factor * getattr(point, name) for point in points]
+
+
+def _title(found: Trials) -> str:
+    return found.metric.replace("_", " ")
+
+
+def _score(found: Trials, score: float | None) -> str:
+    return numbers.quantity(score, "fraction" if found.metric == "validation_accuracy" else "nats")
+
+
+def _paths(sweeps: Sequence[Trials]) -> list[str]:
+    return sorted({path for found in sweeps for trial in found.trials for path in trial.point})
+
+
+def _value(trial: Trial, path: str) -> str:
+    return _text(trial.point[path]) if path in trial.point else NOTHING
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_text(inner)}" for key, inner in value.items())
+    return f"{value:g}" if isinstance(value, float) else "null" if value is None else str(value)
+
+
+def _raw(value: Any) -> Raw:
+    return value if isinstance(value, Raw) else _text(value)
