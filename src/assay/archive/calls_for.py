@@ -5,6 +5,8 @@ from pathlib import Path, PurePath, PurePosixPath
 
 from assay.config.repeated import repeated, second_self
 from assay.config.schema import Experiment
+from assay.config.sweep import FOLDER, SELECTED, TRIALS
+from assay.config.trials import swept_arms, trial_count
 
 COMPARISON = ("comparison/comparison.json", "comparison/contract.json", "comparison/metrics.csv")
 
@@ -17,6 +19,7 @@ def called_for(experiment: Experiment) -> list[str]:
         *_blocks("profile", experiment),
         *_traces(experiment),
         *(_noise(experiment) if experiment.noise.enabled else ()),
+        *_sweep(experiment),
     ]
 
 
@@ -46,6 +49,16 @@ def _noise(experiment: Experiment) -> Iterator[str]:
     for seed in twice.seeds:
         yield from _run("noise/runs", again, seed)
     yield from _blocks("noise/profile", twice)
+
+
+def _sweep(experiment: Experiment) -> Iterator[str]:
+    sweep = experiment.sweep
+    if sweep is None:
+        return
+    for arm in swept_arms(experiment):
+        yield from (f"{FOLDER}/{arm}/{file}" for file in (SELECTED, TRIALS))
+        for trial in range(trial_count(sweep, arm)):
+            yield from (f"{FOLDER}/{arm}/trial-{trial}/seed-{seed}/train/record.json" for seed in sweep.seeds)
 
 
 class Belonging:
