@@ -90,11 +90,13 @@ def test_a_run_that_shared_its_gpu_tells_no_time_and_no_energy_as_its_own(
     monkeypatch.setattr(training_run, "gpu_uuids", lambda device: [standin.UUID.removeprefix("GPU-")])
     monkeypatch.setattr(energy, "LEAST_SECONDS", 0.01)
     monkeypatch.setattr(run_energy, "LEAST_SECONDS", 0.01)
-    alone = trained(replace(with_training(make_run(), epochs=20), telemetry=0.02))
+    alone = trained(
+        replace(with_training(make_run(), epochs=60), telemetry=0.02)
+    )  # longer than a sampler's start
     assert alone.metrics["train_energy"].value is not None and alone.telemetry.gpus[0].energy is not None
     place = {"gpu": standin.UUID, "place": 1, "runs": 4, "others": 2}
     monkeypatch.setattr(training_run, "shared_gpu", lambda device: place)
-    record = trained(replace(with_training(make_run("b"), epochs=20), telemetry=0.02))
+    record = trained(replace(with_training(make_run("b"), epochs=60), telemetry=0.02))
     assert record.details["shared"] == place
     timed = {name: one.value for name, one in record.metrics.items() if not name.startswith("validation_")}
     assert len(timed) == 7 and set(timed.values()) == {None}
