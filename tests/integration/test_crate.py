@@ -67,8 +67,6 @@ def crate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("crate")
     made = Made(folder, seeds=2, blocks=0, metrics=({"name": "accuracy"},))
     results = made.make()
-    (results / "data").mkdir()
-    (results / "data" / "manifest.json").write_text("{}")
     report(results=results, output=results / "report")
     (folder / "experiment file.yaml").write_text("name: digits\n")
     sources = Sources(
