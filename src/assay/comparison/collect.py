@@ -6,15 +6,28 @@ from pathlib import Path
 from typing import Any, Literal
 
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from assay.comparison.model import Found
 from assay.comparison.recompute import Recomputation
 from assay.comparison.target import to_target
 from assay.config.schema import Experiment
 from assay.data.store import MANIFEST, Manifest
-from assay.records import Code, Device, Environment, Measurement, Record, RecordError, canonical_json
+from assay.records import (
+    Code,
+    Device,
+    Environment,
+    Measurement,
+    Outcome,
+    Record,
+    RecordError,
+    Telemetry,
+    canonical_json,
+)
 
 Kind = Literal["seed", "block"]
+_LATE = 0.1
+"""Share of samples that came late from which telemetry has gaps."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +39,7 @@ class Evidence:
     arm: str
     kind: Kind
     replicate: int
+    outcome: Outcome
     completed: bool
     span: tuple[str, str]
     """When it started and finished."""
@@ -39,7 +53,20 @@ class Evidence:
     weights: str | None
     """Checksum of what a training left."""
     measured_by: str
-    """The settings of a profile."""
+    """The settings of a profile; empty: the record does not say."""
+    resumed: bool
+    devices: str
+    """How many computed together, and which where they are several."""
+    watched: str | None
+    """Whether telemetry was taken; None: the record does not say."""
+    gaps: str | None
+    """What telemetry missed; None: there is none."""
+    order: str | None
+    """Of the visits in a block."""
+    gates: str | None
+    """What a block was judged by; None: nothing."""
+    tripped: str | None
+    """Gates that the block did not pass."""
 
 
 @dataclass
@@ -165,31 +192,96 @@ class Reader:
         for text in record.warnings:
             line = f"{stage} of {arm}: {text}"
             self.warnings[line] = self.warnings.get(line, 0) + 1
-        self.evidence.append(
-            Evidence(
-                path=path.relative_to(self._results),
-                stage=stage,
-                arm=arm,
-                kind=kind,
-                replicate=number,
-                completed=record.outcome == "completed",
-                span=(record.started, record.finished),
-                spec=self._once(record.spec),
-                data=record.data_sha256,
-                batches=record.batches_sha256,
-                environment=record.environment.model_copy(update={"packages": {}}),
-                packages=self._once(record.environment.packages),
-                device=record.environment.device,
-                code=record.code,
-                weights=record.weights_sha256,
-                measured_by=self._once(record.details.get("profile")),
-            )
-        )
+        try:
+            self.evidence.append(self._evidence(record, path, stage, arm, kind, number))
+        except (ValidationError, KeyError, TypeError, AttributeError) as error:
+            raise RecordError(
+                f"{path}: details: not what this stage writes ({type(error).__name__}); remove it and run the experiment again"
+            ) from None
         return record
+
+    def _evidence(
+        self, record: Record, path: Path, stage: str, arm: str, kind: Kind, number: int
+    ) -> Evidence:
+        return Evidence(
+            path=path.relative_to(self._results),
+            stage=stage,
+            arm=arm,
+            kind=kind,
+            replicate=number,
+            outcome=record.outcome,
+            completed=record.outcome == "completed",
+            span=(record.started, record.finished),
+            spec=self._once(record.spec),
+            data=record.data_sha256,
+            batches=record.batches_sha256,
+            environment=record.environment.model_copy(update={"packages": {}}),
+            packages=self._once(record.environment.packages),
+            device=record.environment.device,
+            code=record.code,
+            weights=record.weights_sha256,
+            measured_by=self._once(record.details["profile"]) if "profile" in record.details else "",
+            resumed=record.resumed,
+            devices=_devices(record),
+            watched=_watched(record),
+            gaps=_gaps(record),
+            order=_order(record),
+            gates=_gates(record),
+            tripped=_tripped(record),
+        )
 
     def _once(self, value: Any) -> str:
         text = canonical_json(value)
         return self._texts.setdefault(text, text)
+
+
+# --- circumstances of one record ------------------------------------------------------------------------
+
+
+def _devices(record: Record) -> str:
+    ranks = record.details.get("ranks") or []
+    names = sorted((rank.get("device") or {}).get("name", "unknown") for rank in ranks)
+    return f"{len(names)}: {', '.join(names)}" if names else "1"
+
+
+def _telemetry(record: Record) -> list[Telemetry | None]:
+    """Of a run, or of each visit of an arm in a block; empty where the record does not say."""
+    if record.stage != "profile":
+        return [record.telemetry]
+    told = [visit["telemetry"] for visit in record.details.get("visits") or [] if "telemetry" in visit]
+    return [None if one is None else Telemetry.model_validate(one) for one in told]
+
+
+def _watched(record: Record) -> str | None:
+    found = _telemetry(record)
+    if not found:
+        return None
+    return "watched" if all(one is not None and one.samples for one in found) else "not watched"
+
+
+def _gaps(record: Record) -> str | None:
+    found = [one for one in _telemetry(record) if one is not None and one.samples]
+    if not found:
+        return None
+    late = any(one.late > _LATE * one.samples for one in found)
+    lost = any(gpu.lost for one in found for gpu in one.gpus)
+    seen = [f"more than {_LATE:.0%} of samples late"] * late + ["a GPU stopped to answer"] * lost
+    return ", ".join(seen) or "no gaps"
+
+
+def _order(record: Record) -> str | None:
+    order = record.details.get("order")
+    return None if order is None else canonical_json(order)
+
+
+def _gates(record: Record) -> str | None:
+    gates = record.details.get("gates")
+    return ", ".join(gate["name"] for gate in gates if gate["status"] != "not measured") if gates else None
+
+
+def _tripped(record: Record) -> str | None:
+    gates = record.details.get("gates") or []
+    return ", ".join(gate["name"] for gate in gates if gate["status"] == "tripped") or None
 
 
 def measurements(collected: Collected) -> Iterator[tuple[str, Kind, int, str, Measurement]]:

@@ -5,26 +5,27 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from assay.comparison import contract
+from assay.comparison import circumstances
 from assay.comparison.collect import Collected, Evidence, Kind
 from assay.comparison.floor import FILE, FOLDER, Measured, NoiseFloor, measure
 from assay.comparison.model import Floor
 from assay.comparison.question import Question
+from assay.comparison.variables import Getter
 from assay.config.metrics import METRICS
 from assay.config.schema import Experiment
 from assay.records import RecordError, canonical_json
 
-_CIRCUMSTANCES: dict[str, contract.Getter] = {
+_CIRCUMSTANCES: dict[str, Getter] = {
     "packages": lambda record: record.packages,
     "Python": lambda record: record.environment.python,
-    "image": contract.image_of,
-    "code of the stage": contract.code_of_stage,
+    "image": circumstances.image_of,
+    "code of the stage": circumstances.code_of_stage,
     "the user's own code": lambda record: canonical_json(record.code.user_sources),
-    "device": contract.of_device("name"),
-    "driver": contract.of_device("driver"),
-    "CUDA": contract.of_device("cuda"),
+    "device": circumstances.of_device("name"),
+    "driver": circumstances.of_device("driver"),
+    "CUDA": circumstances.of_device("cuda"),
     "CPU": lambda record: record.environment.cpu,
-    "CPU threads": contract.threads_of,
+    "CPU threads": circumstances.threads_of,
     "data": lambda record: record.data,
     "settings of the profile": lambda record: record.measured_by,
 }

@@ -6,9 +6,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from assay.comparison import contract as checks
+from assay.comparison.circumstances import circumstances
 from assay.comparison.collect import Evidence, Reader
-from assay.comparison.contract import ABSENT, BATCH_SETTINGS, factor_of, flatten
+from assay.comparison.contract import BATCH_SETTINGS, flatten
 from assay.comparison.model import Contract, Variable
+from assay.comparison.variables import ABSENT, Getter, factor_of, variable
 from assay.config.arm import spec_of
 from assay.config.schema import Experiment
 from assay.config.sweep import FOLDER, SELECTED, TRIALS, Sweep
@@ -146,7 +148,7 @@ def _batches(found: _Found) -> Variable:
 
 def _circumstances(found: _Found, declared: Mapping[str, str]) -> Variable:
     """Packages, image, code, device and threads of each trial, between arms."""
-    lines = checks.circumstances(found.evidence, declared)
+    lines = circumstances(found.evidence, declared)
     differences = [line for line in lines if line.status == "violated"]
     messages = [f"trials: {line.message}" for line in differences]
     status = "violated" if differences else "equal" if found.evidence else "unknown"
@@ -181,7 +183,7 @@ def _selection(as_written: Experiment, experiment: Experiment, results: Path) ->
     return _variable("selection", status, len(evidence), evidence, message, "sweep")
 
 
-def _by_arm(evidence: list[Evidence], get: checks.Getter) -> dict[str, list[str]]:
+def _by_arm(evidence: list[Evidence], get: Getter) -> dict[str, list[str]]:
     values: dict[str, set[str]] = {}
     for one in evidence:
         if (value := get(one)) is not None:
@@ -201,4 +203,4 @@ def _variable(
     message: str | None = None,
     factor: str | None = None,
 ) -> Variable:
-    return checks.variable(f"sweep.{name}", status, checked, evidence, message, factor)
+    return variable(f"sweep.{name}", status, checked, evidence, message, factor)

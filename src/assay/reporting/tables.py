@@ -176,8 +176,11 @@ def _setting(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+_GRAVITY = ("violated", "unknown", "varies", "declared", "equal")
+
+
 def contract(results: Results) -> Table:
-    """What had to be equal between arms, and whether it was."""
+    """What had to be equal between arms, and whether it was: what broke it first."""
     columns = [
         Column("What"),
         Column("Status", "badge"),
@@ -185,7 +188,7 @@ def contract(results: Results) -> Table:
         Column("Records", "number"),
     ]
     rows = []
-    for line in results.contract.variables:
+    for line in sorted(results.contract.variables, key=lambda one: _GRAVITY.index(one.status)):
         shown = "; ".join(f"{arm}: {', '.join(values)}" for arm, values in line.evidence.items())
         rows.append(
             [

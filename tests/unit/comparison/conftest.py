@@ -17,7 +17,7 @@ from assay.config.arm import spec_of
 from assay.config.repeated import repeated
 from assay.config.schema import Experiment
 from assay.evaluation import table
-from assay.records import Code, Device, Environment, Measurement, Record
+from assay.records import Code, Device, Environment, Measurement, Record, Telemetry
 
 HASH = "0" * 64
 Blocks = tuple[list[float | None], list[float | None]]
@@ -84,6 +84,22 @@ class Made:
         )
 
 
+TELEMETRY = Telemetry(interval_s=0.1, seconds=5.0, samples=50, late=0)
+
+
+def block_details(arms: list[str]) -> dict[str, Any]:
+    """What a profile's record tells of its block, as far as the contract asks."""
+    return {
+        "order": [*arms, *reversed(arms)],
+        "profile": {"seconds": 1.0},
+        "gates": [
+            {"name": "throttling", "status": "held"},
+            {"name": "ecc_errors", "status": "not measured"},
+        ],
+        "visits": [{"telemetry": TELEMETRY.model_dump()} for _ in range(2)],
+    }
+
+
 def record(
     experiment: Experiment, stage: str, arm: str, number: int, metrics: dict[str, float | None]
 ) -> Record:
@@ -116,8 +132,13 @@ def record(
             cpu="a CPU",
             cpu_count=4,
             threads=1,
-            device=Device(type="cuda", name="H100", uuid="GPU-1", driver="570", cuda="12.8"),
+            cores=[0],
+            device=Device(
+                type="cuda", name="H100", uuid="GPU-1", memory_mb=81559.0, driver="570", cuda="12.8"
+            ),
         ),
+        telemetry=None if stage == "evaluate" else TELEMETRY,
+        details=block_details(list(experiment.arms)) if stage == "profile" else {},
         metrics={k: Measurement(unit=units.get(k, "fraction"), value=v) for k, v in metrics.items()},
     )
 

@@ -7,7 +7,7 @@ import pytest
 
 from assay.comparison.model import Contract, Variable
 from assay.data.store import Manifest
-from assay.records import write_atomically
+from assay.records import RecordError, write_atomically
 
 Make = Callable[..., Any]
 ACCURACY = {"mlp": [0.9] * 6, "cnn": [0.95] * 6}
@@ -44,7 +44,48 @@ VIOLATIONS = {
     "device.cuda": change("environment", "device", "cuda", to="12.4"),
     "device.uuid": change("environment", "device", "uuid", to="GPU-2"),
     "threads": change("environment", "threads", to=4),
+    "device.memory": change("environment", "device", "memory_mb", to=40960.0),
+    "spec.model.image_size": change("spec", "model", "image_size", to=224),
+    "spec.training.batch_size": change("spec", "training", "batch_size", to=7),
+    "spec.training.optimizer.learning_rate": change("spec", "training", "optimizer", "learning_rate", to=9.0),
+    "spec.execution.deterministic": change("spec", "execution", "deterministic", to=False),
+    "spec.execution.tf32": change("spec", "execution", "tf32", to=True),
+    "spec.execution.channels_last": change("spec", "execution", "channels_last", to=True),
+    "spec.execution.compile": change("spec", "execution", "compile", to=True),
+    "spec.execution.devices": change("spec", "execution", "devices", to=2),
+    "spec.augmentation.horizontal_flip": change("spec", "augmentation", "horizontal_flip", to=0.25),
+    "batches": lambda record: record["stage"] != "train" or record.update(batches_sha256="f" * 64),
+    "devices": change("details", "ranks", to=[{"device": {"name": "H100"}}] * 2),
+    "host.profile": change("environment", "host", to="node2"),
+    "blocks.settings": change("details", "profile", to={"seconds": 2.0}),
+    "blocks.order": change("details", "order", to=["cnn", "mlp", "mlp", "cnn"]),
+    "blocks.gates": change("details", "gates", to=[{"name": "ecc_errors", "status": "held"}]),
+    "blocks.validity": change("details", "gates", to=[{"name": "throttling", "status": "tripped"}]),
+    "telemetry.profile": change("details", "visits", to=[{"telemetry": None}] * 2),
 }
+"""By the line that each trips: an undeclared difference that can move a number of one arm and not of the other."""
+
+HARMLESS = {
+    "host": ("the host differs", change("environment", "host", to="other")),
+    "platform": ("the platform differs", change("environment", "platform", to="other")),
+    "code.version": ("Assay's version differs", change("code", "version", to="other")),
+    "code.commit": ("the commit differs", change("code", "commit", to="a" * 40)),
+    "code.modified": ("whether the code is as committed differs", change("code", "modified", to=True)),
+    "cpu.host": ("the CPU model beside the GPU differs", change("environment", "cpu", to="other")),
+    "cores": ("the number of cores of a job's own differs", change("environment", "cores", to=[0, 1])),
+    "device.uuid.runs": (
+        "the GPU of training and evaluation differs",
+        lambda r: r["stage"] == "profile" or r["environment"]["device"].update(uuid="GPU-9"),
+    ),
+    "training.resumed": ("whether a training was resumed differs", change("resumed", to=True)),
+    "telemetry.training": ("how a training was watched differs", change("telemetry", to=None)),
+    "telemetry.gaps": (
+        "the completeness of telemetry differs between arms (train, seed 0): mlp: no gaps; "
+        "cnn: more than 10% of samples late",
+        lambda r: r["telemetry"] is None or r["telemetry"].update(late=30),
+    ),
+}
+"""Differences that are told and do not bias."""
 
 
 def test_stages_have_code_of_their_own(make: Make) -> None:
@@ -66,7 +107,12 @@ def test_all_equal_is_valid(make: Make) -> None:
     assert lines["spec.model.source"].declared_by == "model"
     assert set(VIOLATIONS) <= set(lines)
     others = {name: line.status for name, line in lines.items() if name != "spec.model.source"}
-    del others["cpu"], others["code.commit"]  # not where a GPU computes, and not outside a checkout
+    for name in (
+        "cpu",
+        "code.commit",
+        "code.modified",
+    ):  # not where a GPU computes, and not outside a checkout
+        assert others.pop(name) == "unknown"
     assert set(others.values()) == {"equal"}, others
 
 
@@ -77,6 +123,8 @@ def test_an_undeclared_difference_invalidates(make: Make, name: str) -> None:
     lines = contract_of(made)
     comparison = made.compare()
     assert lines[name].status == "violated"
+    assert lines[name].message in comparison.violations
+    assert "cnn" in lines[name].message
     assert not comparison.valid
     assert comparison.headline.startswith("No verdict: the comparison is invalid, because ")
     for metric in comparison.metrics:
@@ -105,20 +153,77 @@ def test_unequal_cpus_matter_where_cpus_compute(make: Make) -> None:
     assert contract_of(made)["cpu"].status == "violated"
 
 
-@pytest.mark.parametrize(
-    ("section", "key", "title"),
-    [
-        ("environment", "host", "the host"),
-        ("environment", "platform", "the platform"),
-        ("code", "version", "Assay's version"),
-    ],
-)
-def test_another_host_is_noted(make: Make, section: str, key: str, title: str) -> None:
+@pytest.mark.parametrize("name", HARMLESS)
+def test_a_difference_that_does_not_bias_is_noted(make: Make, name: str) -> None:
+    words, edit = HARMLESS[name]
     made = make({"accuracy": ACCURACY})
-    made.edit_all("cnn", change(section, key, to="other"))
-    comparison = made.compare()
+    for arm in ("mlp", "cnn"):
+        made.edit_all(arm, change("code", "commit", to="0" * 40))
+        made.edit_all(arm, change("code", "modified", to=False))
+    assert contract_of(made)[name].status == "equal"
+    assert made.compare().warnings == []
+    made.edit_all("cnn", edit)
+    line, comparison = contract_of(made)[name], made.compare()
     assert comparison.valid
-    assert any(f"{title} differs between arms" in warning for warning in comparison.warnings)
+    assert line.status == "varies"
+    assert line.message in comparison.warnings
+    assert line.message.startswith(words)
+
+
+@pytest.mark.parametrize("name", [*VIOLATIONS, *HARMLESS])
+def test_what_both_arms_share_at_a_seed_or_block_is_no_violation(make: Make, name: str) -> None:
+    """But for settings, data and what a block was measured by, which are the same everywhere; a tripped gate is one."""
+    made = make({"accuracy": ACCURACY, "latency_ms": COSTS})
+    edit = VIOLATIONS.get(name) or HARMLESS[name][1]
+    for arm in ("mlp", "cnn"):
+        for stage in ("train", "evaluate", "profile"):
+            made.edit(arm, 2, stage, edit)
+    everywhere = name.startswith("spec.") or name in ("data.manifest", "blocks.settings", "blocks.validity")
+    assert (contract_of(made)[name].status == "violated") is everywhere
+
+
+@pytest.mark.parametrize(
+    "name", ["device.name", "device.memory", "device.uuid", "device.driver", "devices", "threads"]
+)
+def test_a_declared_difference_of_the_device_is_told_as_declared(make: Make, name: str) -> None:
+    execution = {"device": "cpu", "threads": 4, "devices": 2}
+    arms = {"mlp": {"model": {"source": "m:a"}}, "cnn": {"model": {"source": "m:a"}, "execution": execution}}
+    made = make({"accuracy": ACCURACY, "latency_ms": COSTS}, arms=arms, factors=["execution"])
+    made.edit_all("cnn", VIOLATIONS[name])
+    line = contract_of(made)[name]
+    assert line.status == "declared" and line.declared_by and line.declared_by.startswith("execution.")
+    assert made.compare().valid
+
+
+def test_blocks_that_are_not_valid_are_told(make: Make) -> None:
+    made = make({"latency_ms": {arm: [*values, 1.0] for arm, values in COSTS.items()}})
+    for arm in COSTS:
+        made.edit(
+            arm, 6, "profile", lambda record: record.update(outcome="invalid", message="heat", metrics={})
+        )
+    line = contract_of(made)["blocks.validity"]
+    assert (line.status, line.evidence["cnn"]) == ("varies", ["6 of 7 valid"])
+    assert "validity of blocks: 6 left out for all arms, because a gate tripped" in made.compare().warnings
+    assert made.compare().valid
+
+
+def test_blocks_that_nothing_judged_are_unknown_and_said_to_be(make: Make) -> None:
+    made = make({"latency_ms": COSTS})
+    for arm in COSTS:
+        made.edit_all(arm, lambda r: r["stage"] != "profile" or r["details"].update(gates=[]))
+    assert contract_of(made)["blocks.validity"].status == "unknown"
+    assert "was judged by no gate, for want of telemetry" in " ".join(made.compare().warnings)
+
+
+@pytest.mark.parametrize(
+    "details",
+    [{"visits": [3]}, {"visits": [{"telemetry": {}}]}, {"gates": [{}]}, {"ranks": 5}, {"ranks": [5]}],
+)
+def test_details_that_no_stage_writes_are_refused(make: Make, details: Any) -> None:
+    made = make({"accuracy": ACCURACY, "latency_ms": COSTS})
+    made.edit("cnn", 0, "profile", change("details", to=details))
+    with pytest.raises(RecordError, match=r"block-0/cnn/record\.json: details: not what this stage writes"):
+        made.compare()
 
 
 def test_what_was_odd_about_the_data_stands_with_the_verdict(make: Make) -> None:

@@ -294,6 +294,8 @@ def test_another_host_of_the_same_kind_is_noted(made: Any) -> None:
     made.repeat({"accuracy": MLP}, {"latency_ms": (FAST, JITTER)})
     edit_all(made.folder / "noise", lambda r: r["environment"].update(host="node2"))
     made.edit_all("mlp", lambda r: r["environment"].update(host="node2"))
+    for block in range(6):  # all arms of a block are on one host
+        made.edit("cnn", block, "profile", lambda r: r["environment"].update(host="node2"))
     made.find_floor()
     comparison = made.compare()
     assert contrasts(comparison)[1].verdict == "worse"

@@ -207,6 +207,13 @@ def test_a_broken_contract_claims_nothing(tmp_path: Path) -> None:
     assert "The contract is broken: nothing is claimed." in page.words
     assert "No verdict" in page.words
     assert '"badge better"' not in text
+    first = text[text.index("<summary>Contract") :]
+    first = first[first.index("<tbody>") :]
+    assert first.index("data.manifest") < first.index("✗</span> violated") < first.index("</tr>"), (
+        "violations first"
+    )
+    assert "the prepared data differs between records" in first[: first.index("</tr>")]
+    assert "≠</span> declared" in first and "=</span> equal" in first
 
 
 def test_the_noise_floor_is_shown_with_its_origin(tmp_path: Path) -> None:
