@@ -358,6 +358,18 @@ def _monitor(arguments: argparse.Namespace) -> int:
     return run(arguments)
 
 
+def _declare_index(parser: argparse.ArgumentParser) -> None:
+    from assay.reporting.index_command import declare
+
+    declare(parser)
+
+
+def _index(arguments: argparse.Namespace) -> int:
+    from assay.reporting.index_command import run
+
+    return run(arguments)
+
+
 def _declare_gate(parser: argparse.ArgumentParser) -> None:
     from assay.gate.command import declare
 
@@ -397,6 +409,7 @@ COMMANDS: dict[str, tuple[str, Declare, Callable[[argparse.Namespace], int]]] = 
     "noise": ("measure an arm against itself: what difference means nothing here", _declare_noise, _noise),
     "verdict": ("print the verdict of a finished experiment", _declare_verdict, _verdict),
     "compare": ("the verdict on a table of results that Assay did not produce", _declare_compare, _compare),
+    "index": ("one page over a folder of results", _declare_index, _index),
     "gate": ("a candidate against a stored baseline, with an exit code for pipelines", _declare_gate, _gate),
     "track": ("send results to the experiment's MLflow server", _declare_track, _track),
     "image": ("the container image: list, lock, build, verify, packages", _declare_image, _image),

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from assay.comparison.floor_wording import measured_text
 from assay.comparison.model import Contrast, MetricResult, Posterior
@@ -16,6 +16,9 @@ from assay.reporting.statements import text_of
 from assay.reporting.style import COLOURS, THEME_VARIABLES
 from assay.reporting.sweep import sweep_note
 from assay.reporting.table import Table
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 MAX_ROWS = 100
 """Rows of a table on the page; its CSV has all."""
@@ -41,23 +44,29 @@ class Image:
     svg: str
 
 
-def page(results: Results, tables: Sequence[Table], images: Sequence[Image]) -> str:
-    """The whole page as text. Everything that a user wrote is escaped."""
+def environment() -> "Environment":
+    """Of the pages' templates: what is put into them is escaped, and a name that is not given is an error."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
 
-    environment = Environment(
+    return Environment(
         loader=PackageLoader("assay.reporting"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def page(results: Results, tables: Sequence[Table], images: Sequence[Image]) -> str:
+    """The whole page as text. Everything that a user wrote is escaped."""
+    from markupsafe import Markup
+
     metric = results.headline_metric
     contrasts = [] if metric is None else sorted(metric.contrasts, key=partial(_rank, metric))
     names = [image.name for image in images if not image.name.startswith("telemetry-")]
     placed = {name for part in STORY.values() for name in part}
-    return environment.get_template("report.html.j2").render(
+    template = environment().get_template("report.html.j2")
+    return template.render(
         story={**STORY, "other": [name for name in names if name not in placed]},
         methods=text_of(methods.methods(results)),
         limitations=text_of(methods.limitations(results)),
