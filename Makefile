@@ -37,7 +37,7 @@ integration: setup-dev ## the tests that need real programs; says which it skipp
 	@PATH="$$PATH:$(CURDIR)/.programs/bin" $(BIN)/python -m pytest tests/integration -rs
 
 slow: setup-dev ## the tests that take long
-	@$(BIN)/python -m pytest tests/unit -m slow -n $(WORKERS)
+	@$(BIN)/python -m pytest -m slow -n $(WORKERS) --dist loadgroup
 
 lint: setup-dev ## format, lint and types, without changing anything
 	$(BIN)/ruff format --check .
