@@ -214,11 +214,16 @@ class Environment:
 
 
 def damages(stamp):
-    """Pairs of a package and what is missing of it, or has another size than was installed, in words."""
+    """Pairs of a package and what is missing of it, or has another size than was installed, in words.
+
+    Assay's own two files are small, and held by their content.
+    """
     site = stamp["site"]
-    for path, size in sorted(stamp["files"].items()):
-        for problem in other_size(path, size):
-            yield "assay", problem
+    for path, content in sorted(stamp["files"].items()):
+        if not os.path.exists(path):
+            yield "assay", "%s is missing" % os.path.normpath(path)
+        elif digest(path) != content:
+            yield "assay", "%s was changed" % os.path.normpath(path)
     for distribution in stamp["distributions"]:
         package = distribution.partition("-")[0]
         record = os.path.join(site, distribution, "RECORD")
@@ -255,14 +260,14 @@ def freed_by_removing(folder):
 
 
 def link_package(folder, site, python):
-    """Assay itself is used from the checkout: a path file, and the command. Gives: sizes by path."""
+    """Assay itself is used from the checkout: a path file, and the command. Gives: digests by path."""
     paths = os.path.join(site, "assay.pth")
     write(paths, os.path.join(ROOT, "src") + "\n")
     command = os.path.join(folder, "bin", "assay")
     # -P: a random.py of the user's own, in the folder that they stand in, is not Python's.
     write(command, "#!/bin/sh\nexec '%s' -P -m assay \"$@\"\n" % python.replace("'", "'\\''"))
     os.chmod(command, 0o755)
-    return {path: os.stat(path).st_size for path in (paths, command)}
+    return {path: digest(path) for path in (paths, command)}
 
 
 def in_words(error):

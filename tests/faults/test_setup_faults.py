@@ -36,6 +36,11 @@ def replace(path: Path, text: str) -> None:
     path.write_text(text)
 
 
+def point_elsewhere(path: Path) -> None:
+    """At another folder, whose path is as long."""
+    path.write_text(path.read_text().replace("src", "etc"))
+
+
 class Checkout:
     """An environment of two small packages, and the command that sets it up."""
 
@@ -106,7 +111,7 @@ def test_a_second_call_does_nothing_and_says_nothing(ready: Checkout) -> None:
     [
         (lambda root: (root / SITE / "idna/core.py").unlink(), "idna/core.py is missing"),
         (lambda root: replace(root / SITE / "idna/core.py", "x = 1\n"), "idna/core.py was changed"),
-        (lambda root: (root / SITE / "assay.pth").write_text("/elsewhere\n"), "assay.pth was changed"),
+        (lambda root: point_elsewhere(root / SITE / "assay.pth"), "assay.pth was changed"),
         (lambda root: (root / "bin/python").unlink(), "its interpreter does not run"),
         (lambda root: (root / "assay-setup.json").write_text("{"), "was not finished"),
     ],
