@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,8 @@ from assay.records import sha256_bytes
 from assay.reporting import figures, run, timelines
 
 
-@pytest.fixture(scope="session")
-def few_figures() -> Iterator[None]:
+@contextmanager
+def two_figures() -> Iterator[None]:
     """Two figures instead of all: drawing takes the longest."""
     with pytest.MonkeyPatch.context() as patch:
         drawn = tuple(plot for plot in figures.plots() if plot.name in ("paired-slopes", "training-loss"))
@@ -26,12 +27,20 @@ def few_figures() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def few_figures() -> Iterator[None]:
+    """For the length of a test: those that other folders have draw all."""
+    with two_figures():
+        yield
+
+
 @pytest.fixture(scope="session")
-def sources(tmp_path_factory: pytest.TempPathFactory, few_figures: None) -> Sources:
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Sources:
     """Finished results; shared: do not change them."""
     folder = tmp_path_factory.mktemp("finished")
     results = Whole(folder, seeds=3, blocks=2, batch_sizes=(1,)).make()
-    run.report(results=results, output=results / "report")
+    with two_figures():
+        run.report(results=results, output=results / "report")
     return sources_of(folder)
 
 
