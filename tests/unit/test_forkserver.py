@@ -74,7 +74,7 @@ def start(entry: Path, *arguments: str, **environment: str) -> "subprocess.Popen
     )
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 10) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "condition not reached in time"

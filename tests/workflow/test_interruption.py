@@ -112,7 +112,7 @@ def test_second_run_at_once_is_refused(project: Project) -> None:
     assert second.returncode != 0
     assert "another run of this experiment" in second.stdout + second.stderr
     assert f"process {first.pid}" in second.stdout + second.stderr
-    assert first.wait(timeout=120) == 0, project.output.read_text()
+    assert first.wait(timeout=400) == 0, project.output.read_text()
 
 
 def test_a_job_that_fails_is_told_in_its_own_words_and_the_rest_is_kept(project: Project) -> None:

@@ -69,7 +69,8 @@ time.sleep(30)
     process = supervised(body)
     assert process.stdout is not None and process.stdout.readline() == "ready\n"
     process.send_signal(number)
-    assert finish(process)[:2] == (128 + number, "saved\n")
+    status, output, errors = finish(process)
+    assert (status, output) == (128 + number, "saved\n"), errors
     assert (attempt(tmp_path).ended, attempt(tmp_path).signal) == ("interrupted", number)
 
 

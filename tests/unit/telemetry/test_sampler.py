@@ -365,7 +365,9 @@ def test_it_ends_with_its_job_however_that_ends(tmp_path, number):
 
 def test_a_stop_signal_to_the_group_leaves_it_until_the_job_ends(tmp_path):
     with Sampler(tmp_path / "t.jsonl", interval=0.02) as sampler:
-        time.sleep(0.15)
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "t.jsonl").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)  # until it has begun: an interpreter that starts dies of signals
         os.kill(sampler._process.pid, signal.SIGTERM)
         os.kill(sampler._process.pid, signal.SIGINT)
         time.sleep(0.1)
