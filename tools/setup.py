@@ -184,7 +184,7 @@ class Environment:
         install.virtual_environment(self.folder)
         installer = install.Installer(self.folder, self.python, self.needs)
         installer.bootstrap(os.path.join(ROOT, "requirements", "bootstrap.txt"))
-        if self.needs >= 10**9:
+        if self.takes_torch():
             say("fetching PyTorch and what else it needs: about 3 GB, unless they are in uv's cache")
         site = install.output([self.python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"])
         installer.requirements(self.lock)
@@ -202,6 +202,10 @@ class Environment:
         write(self.stamp + ".new", json.dumps(stamp, indent=1) + "\n")
         os.replace(self.stamp + ".new", self.stamp)
         say("ready after %d s" % (time.time() - began))
+
+    def takes_torch(self):
+        with open(self.lock, encoding="utf-8") as file:
+            return any(line.startswith("torch==") for line in file)
 
     def mend(self, installer, stamp):
         """Files are links into uv's cache: one that was damaged there would come back damaged for ever."""
