@@ -49,6 +49,11 @@ class Site(Project):
     """A project whose jobs go to the cluster and run in the image."""
 
     cluster: Cluster
+    started: "subprocess.Popen[str] | None" = None
+
+    def start(self, *arguments: str) -> "subprocess.Popen[str]":
+        self.started = super().start(*arguments)
+        return self.started
 
     def command(self, *arguments: str) -> list[str]:
         return [
@@ -79,7 +84,7 @@ class Site(Project):
         assert found
         return found[1]
 
-    def wait_for_steps(self, seconds: float = 90) -> str:
+    def wait_for_steps(self, seconds: float = 400) -> str:
         """The Slurm job that trains, once it has."""
         trained = len([event for event in self.events() if event["event"] == "step"])
         self.cluster.wait_until(
@@ -87,7 +92,7 @@ class Site(Project):
         )
         return self.job()
 
-    def finish(self, process: "subprocess.Popen[str]", seconds: float = 240) -> dict[str, Any]:
+    def finish(self, process: "subprocess.Popen[str]", seconds: float = 600) -> dict[str, Any]:
         """The training's record, once the whole command is through."""
         try:
             assert process.wait(seconds) == 0, self.said()
@@ -108,6 +113,9 @@ def site(
     (site.folder / "slurm").symlink_to("profiles/slurm")
     site.write(TINY | {"image": {"reference": base.reference}})
     yield site
+    if site.started is not None and site.started.poll() is None:  # a test that failed left it submitting jobs
+        site.started.kill()
+        site.started.wait()
     cluster.run("scancel", "--user", str(os.getuid()))
     cluster.wait_until(lambda: not cluster.run("squeue", "--noheader"), 60)
 
@@ -221,7 +229,7 @@ def test_apptainer_on_the_nodes_alone_is_enough(site: Site) -> None:
         env=site.environment(),
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=600,
     )
     assert done.returncode == 0, done.stdout + done.stderr + site.slurm_logs()
     record = json.loads((site.results / "health/record.json").read_text())
