@@ -54,7 +54,7 @@ def test_asked_to_end_it_saves_says_so_and_goes_on(
         assert running.poll() is None and time.monotonic() < end
         time.sleep(0.02)
     running.send_signal(number)
-    output, _ = running.communicate(timeout=30)
+    output, _ = running.communicate(timeout=120)
     assert running.returncode == 128 + number, output
     assert "goes on from here" in output
     assert not (tmp_path / "train" / "record.json").exists(), "an interrupted run is no result"

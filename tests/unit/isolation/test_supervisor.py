@@ -24,7 +24,7 @@ while not Path("sleeper").exists() or not Path("sleeper").read_text():
 
 
 def finish(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
-    out, errors = process.communicate(timeout=30)
+    out, errors = process.communicate(timeout=120)
     return process.returncode, out, errors
 
 
