@@ -47,6 +47,7 @@ def test_nothing_is_read_from_the_device_by_the_step(
         loop, "LOG_SECONDS", 1e9
     )  # the first and the last step of an epoch are told all the same
     monkeypatch.setattr(loop.time, "monotonic", lambda: 0.0)  # and no line, no checkpoint is due
+    readings(make_run, "first", 128)  # what PyTorch reads once in a process
     few, many = readings(make_run, "few", 128), readings(make_run, "many", 32)
     assert few == many > 0
     backward = loop.Loop._backward
