@@ -1,6 +1,7 @@
 """The command `assay`."""
 
 import argparse
+import importlib
 import os
 import sys
 from collections.abc import Callable
@@ -237,30 +238,6 @@ def _only_result() -> Path:
     return found[0]
 
 
-def _declare_compare(parser: argparse.ArgumentParser) -> None:
-    from assay.comparison.table_command import declare
-
-    declare(parser)
-
-
-def _compare(arguments: argparse.Namespace) -> int:
-    from assay.comparison.table_command import run
-
-    return run(arguments)
-
-
-def _declare_plan(parser: argparse.ArgumentParser) -> None:
-    from assay.comparison.plan_command import declare
-
-    declare(parser)
-
-
-def _plan(arguments: argparse.Namespace) -> int:
-    from assay.comparison.plan_command import run
-
-    return run(arguments)
-
-
 def _declare_nothing(parser: argparse.ArgumentParser) -> None:
     """A command without arguments."""
 
@@ -274,152 +251,67 @@ def _schema(_: argparse.Namespace) -> int:
     return 0
 
 
-def _declare_verify(parser: argparse.ArgumentParser) -> None:
-    from assay.archive.command import declare
-
-    declare(parser)
-
-
-def _verify(arguments: argparse.Namespace) -> int:
-    from assay.archive.command import run
-
-    return run(arguments)
-
-
-def _declare_reproduce(parser: argparse.ArgumentParser) -> None:
-    from assay.archive.reproduce_command import declare
-
-    declare(parser)
-
-
-def _reproduce(arguments: argparse.Namespace) -> int:
-    from assay.archive.reproduce_command import run
-
-    return run(arguments)
-
-
-def _declare_image(parser: argparse.ArgumentParser) -> None:
-    from assay.image.command import declare
-
-    declare(parser, DEFAULT)
-
-
-def _image(arguments: argparse.Namespace) -> int:
-    from assay.image.command import run
-
-    return run(arguments)
-
-
-def _declare_slurm(parser: argparse.ArgumentParser) -> None:
-    from assay.slurm.command import declare
-
-    declare(parser)
-
-
-def _slurm(arguments: argparse.Namespace) -> int:
-    from assay.slurm.command import run
-
-    return run(arguments)
-
-
-def _declare_watch(parser: argparse.ArgumentParser) -> None:
-    from assay.monitoring.command import declare
-
-    declare(parser, DEFAULT)
-
-
-def _watch(arguments: argparse.Namespace) -> int:
-    from assay.monitoring.command import run
-
-    return run(arguments)
-
-
-def _declare_exporter(parser: argparse.ArgumentParser) -> None:
-    from assay.monitoring.exporter import declare
-
-    declare(parser)
-
-
-def _exporter(arguments: argparse.Namespace) -> int:
-    from assay.monitoring.exporter import run
-
-    return run(arguments)
-
-
-def _declare_monitor(parser: argparse.ArgumentParser) -> None:
-    from assay.monitoring.stack_command import declare
-
-    declare(parser)
-
-
-def _monitor(arguments: argparse.Namespace) -> int:
-    from assay.monitoring.stack_command import run
-
-    return run(arguments)
-
-
-def _declare_index(parser: argparse.ArgumentParser) -> None:
-    from assay.reporting.index_command import declare
-
-    declare(parser)
-
-
-def _index(arguments: argparse.Namespace) -> int:
-    from assay.reporting.index_command import run
-
-    return run(arguments)
-
-
-def _declare_gate(parser: argparse.ArgumentParser) -> None:
-    from assay.gate.command import declare
-
-    declare(parser)
-
-
-def _gate(arguments: argparse.Namespace) -> int:
-    from assay.gate.command import run
-
-    return run(arguments)
-
-
-def _declare_track(parser: argparse.ArgumentParser) -> None:
-    from assay.tracking.command import declare
-
-    declare(parser)
-
-
-def _track(arguments: argparse.Namespace) -> int:
-    from assay.tracking.command import run
-
-    return run(arguments)
-
-
 Declare = Callable[[argparse.ArgumentParser], None]
-COMMANDS: dict[str, tuple[str, Declare, Callable[[argparse.Namespace], int]]] = {
+Run = Callable[[argparse.Namespace], int]
+
+
+def _module(name: str, *given: Path) -> tuple[Declare, Run]:
+    """The `declare` and `run` of a command that has a module of its own, imported when it is asked for.
+
+    given: what `declare` takes beside the parser.
+    """
+
+    def declare(parser: argparse.ArgumentParser) -> None:
+        importlib.import_module(name).declare(parser, *given)
+
+    def run(arguments: argparse.Namespace) -> int:
+        status: int = importlib.import_module(name).run(arguments)
+        return status
+
+    return declare, run
+
+
+COMMANDS: dict[str, tuple[str, Declare, Run]] = {
     "check": ("validate an experiment file and show what it will run", _declare_check, _check),
-    "plan": ("how many seeds a verdict takes, and what they cost", _declare_plan, _plan),
+    "plan": ("how many seeds a verdict takes, and what they cost", *_module("assay.comparison.plan_command")),
     "run": ("run an experiment in this folder and print its verdict", _declare_run, _run),
-    "watch": ("follow a running experiment, from its logs", _declare_watch, _watch),
+    "watch": ("follow a running experiment, from its logs", *_module("assay.monitoring.command", DEFAULT)),
     "monitor": (
         "exporter, Prometheus, Alertmanager, Grafana: start, stop, status",
-        _declare_monitor,
-        _monitor,
+        *_module("assay.monitoring.stack_command"),
     ),
-    "exporter": ("experiments as Prometheus metrics, over HTTP or in a file", _declare_exporter, _exporter),
+    "exporter": (
+        "experiments as Prometheus metrics, over HTTP or in a file",
+        *_module("assay.monitoring.exporter"),
+    ),
     "noise": ("measure an arm against itself: what difference means nothing here", _declare_noise, _noise),
     "verdict": ("print the verdict of a finished experiment", _declare_verdict, _verdict),
-    "compare": ("the verdict on a table of results that Assay did not produce", _declare_compare, _compare),
-    "index": ("one page over a folder of results", _declare_index, _index),
-    "gate": ("a candidate against a stored baseline, with an exit code for pipelines", _declare_gate, _gate),
-    "track": ("send results to the experiment's MLflow server", _declare_track, _track),
-    "image": ("the container image: list, lock, build, verify, packages", _declare_image, _image),
+    "compare": (
+        "the verdict on a table of results that Assay did not produce",
+        *_module("assay.comparison.table_command"),
+    ),
+    "index": ("one page over a folder of results", *_module("assay.reporting.index_command")),
+    "gate": (
+        "a candidate against a stored baseline, with an exit code for pipelines",
+        *_module("assay.gate.command"),
+    ),
+    "track": ("send results to the experiment's MLflow server", *_module("assay.tracking.command")),
+    "image": (
+        "the container image: list, lock, build, verify, packages",
+        *_module("assay.image.command", DEFAULT),
+    ),
     "verify": (
         "check an archive: every file, and every number again from the records",
-        _declare_verify,
-        _verify,
+        *_module("assay.archive.command"),
     ),
-    "reproduce": ("run an archive's experiment again, and compare", _declare_reproduce, _reproduce),
-    "slurm-profile": ("look at this cluster and write its Snakemake profile", _declare_slurm, _slurm),
+    "reproduce": (
+        "run an archive's experiment again, and compare",
+        *_module("assay.archive.reproduce_command"),
+    ),
+    "slurm-profile": (
+        "look at this cluster and write its Snakemake profile",
+        *_module("assay.slurm.command"),
+    ),
     "schema": ("print the JSON schema of the experiment file, for editors", _declare_nothing, _schema),
 }
 
