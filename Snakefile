@@ -10,6 +10,7 @@ if not workflow.overwrite_configfiles:
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/tuning.smk"
 include: "workflow/rules/guards.smk"
 include: "workflow/rules/execution.smk"
 include: "workflow/rules/bounds.smk"
