@@ -4,8 +4,8 @@
     make lock UPGRADE=--upgrade    take the newest of each
 
 `bootstrap.txt` installs and builds the rest, `run.txt` runs experiments, `dev.txt` also tests and lints;
-`programs.txt` holds the programs that
-integration tests start; `torch-oldest.txt` and `torch-newest.txt` are for the short checks against the oldest and the newest
+`programs.txt` holds the programs that integration tests start; `serve.txt` what the server of
+a released model imports, in the versions of `run.txt`, and `serving-peers.txt` what its speed is measured against; `torch-oldest.txt` and `torch-newest.txt` are for the short checks against the oldest and the newest
 supported PyTorch.
 For the image, `containers/torch.txt` holds PyTorch, for bases without one, and `containers/requirements.txt` the rest, in the
 versions of `run.txt`.
@@ -62,6 +62,8 @@ def main() -> None:
     compile_lock("run.txt", [*run, *DEFAULT_TORCH])
     compile_lock("dev.txt", [*run, *DEFAULT_TORCH, *dev])
     compile_lock("programs.txt", groups["programs"])
+    compile_lock("serve.txt", [*groups["serve"], *DEFAULT_TORCH], like="run.txt")
+    compile_lock("serving-peers.txt", [*groups["serving-peers"], DEFAULT_TORCH[0]], like="run.txt")
     compile_lock("torch-oldest.txt", [*run, *OLDEST_TORCH, *test])
     compile_lock("torch-newest.txt", [*run, *NEWEST_TORCH, *test])
     lock_image(run)
