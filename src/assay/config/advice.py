@@ -1,13 +1,14 @@
 """A validation error in the user's words: what is wrong at a key, and what to write instead."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from assay.config.arm import ARM_SECTIONS, AdamW, Arm
+from assay.config.arm import ARM_SECTIONS, NAME_PATTERN, AdamW, Arm
 from assay.config.errors import Path as KeyPath
 from assay.config.errors import nearest, short
 from assay.config.schema import Experiment
@@ -16,7 +17,7 @@ NAME_ADVICE = "write lower-case letters, digits, `-` and `_`, a letter or digit 
 _MOST_LISTED = 16
 _UNION_TAGS = {"sgd", "adamw"}
 _KIND_ADVICE = "write `name: sgd` or `name: adamw`"
-_EXAMPLES = {
+_EXAMPLES: dict[KeyPath, str] = {
     ("name",): "`name: my-experiment`",
     ("question",): "`question: Is B better than A?`",
     ("baseline",): "the name of an arm",
@@ -42,6 +43,21 @@ _EXAMPLES = {
 }
 
 
+@dataclass(frozen=True)
+class Kind:
+    """A kind of file that people write: what advice about it has to know."""
+
+    root: type[BaseModel]
+    reference: str
+    """Where all keys are listed."""
+    examples: Mapping[KeyPath, str]
+    parts: Mapping[str, type[BaseModel]] = field(default_factory=dict)
+    """Keys of the top that the sections of another model may stand at."""
+
+
+EXPERIMENT = Kind(Experiment, "config/README.md", _EXAMPLES, dict.fromkeys(ARM_SECTIONS, Arm))
+
+
 def without_tags(location: tuple[int | str, ...]) -> KeyPath:
     """The path without the names that a union puts into it."""
     return tuple(part for number, part in enumerate(location) if not _is_tag(location, number))
@@ -52,7 +68,9 @@ def _is_tag(location: tuple[int | str, ...], number: int) -> bool:
     return location[number] in _UNION_TAGS and number > 0 and location[number - 1] == "optimizer"
 
 
-def unknown_key(detail: ErrorDetails, path: KeyPath, *, in_arm: bool) -> tuple[str, str]:
+def unknown_key(
+    detail: ErrorDetails, path: KeyPath, *, in_arm: bool = False, kind: Kind = EXPERIMENT
+) -> tuple[str, str]:
     """What is wrong with a key that its section does not know, and what to write instead."""
     word = str(path[-1])
     kinds = [part for number, part in enumerate(detail["loc"]) if _is_tag(detail["loc"], number)]
@@ -60,33 +78,33 @@ def unknown_key(detail: ErrorDetails, path: KeyPath, *, in_arm: bool) -> tuple[s
         model = next(found for found in _models(path[:-1]) if found.__name__.lower() == kinds[-1])
         other = next(found for found in _models(path[:-1]) if found is not model)
         if word in other.model_fields:
-            kind = "adamw" if other is AdamW else "sgd"
-            return f"belongs to `name: {kind}`, and this is {kinds[-1]}", "remove it, or change `name`"
+            name = "adamw" if other is AdamW else "sgd"
+            return f"belongs to `name: {name}`, and this is {kinds[-1]}", "remove it, or change `name`"
         return "unknown key", instead_of(word, model.model_fields)
-    models = [Arm] if in_arm and len(path) == 1 else _models(path[:-1])
-    return "unknown key", instead_of(word, [key for found in models for key in found.model_fields])
+    models = [Arm] if in_arm and len(path) == 1 else _models(path[:-1], kind)
+    return "unknown key", instead_of(word, [key for found in models for key in found.model_fields], kind)
 
 
-def instead_of(word: str, known: Iterable[str]) -> str:
+def instead_of(word: str, known: Iterable[str], kind: Kind = EXPERIMENT) -> str:
     known = list(known)
     guess = nearest(word, known)
     if guess:
         return f"did you mean `{guess}`?"
-    more = ", …: config/README.md lists all" if len(known) > _MOST_LISTED else ""
+    more = f", …: {kind.reference} lists all" if len(known) > _MOST_LISTED else ""
     return f"write one of: {', '.join(known[:_MOST_LISTED])}{more}"
 
 
-def example(path: KeyPath) -> str:
+def example(path: KeyPath, kind: Kind = EXPERIMENT) -> str:
     """What may stand at a key: an example, or its default."""
     keys = tuple(part for part in path if isinstance(part, str))
-    if keys in _EXAMPLES:
-        return f"write e.g. {_EXAMPLES[keys]}"
-    field = _field(keys)
-    if field is None or field.is_required() or field.default is None:
-        return "config/README.md says what it takes"
-    if isinstance(field.default, BaseModel):
+    if keys in kind.examples:
+        return f"write e.g. {kind.examples[keys]}"
+    found = _field(keys, kind)
+    if found is None or found.is_required() or found.default is None:
+        return f"{kind.reference} says what it takes"
+    if isinstance(found.default, BaseModel):
         return f"write keys with values below `{keys[-1]}:`"
-    return f"write e.g. `{keys[-1]}: {_written(field.default)}`"
+    return f"write e.g. `{keys[-1]}: {_written(found.default)}`"
 
 
 def _written(value: Any) -> str:
@@ -98,7 +116,8 @@ def reason(detail: ErrorDetails) -> str:
     if detail["type"] == "value_error":
         return str(detail["msg"]).removeprefix("Value error, ")
     if detail["type"] == "string_pattern_mismatch":
-        return f"{short(value)} is not {'a source' if detail['loc'][-1] == 'source' else 'a name'}"
+        form = "a name" if _is_name(detail) else "of the form that it must have"
+        return f"{short(value)} is not {'a source' if detail['loc'][-1] == 'source' else form}"
     message = detail["msg"].removeprefix("Input ").removeprefix("should")
     message = f"should{message}" if message != detail["msg"] else message[0].lower() + message[1:]
     for technical, plain in (("a valid dictionary", "keys with values"), ("a valid list", "a list")):
@@ -106,24 +125,28 @@ def reason(detail: ErrorDetails) -> str:
     return message if isinstance(value, dict | list) else f"{short(value)} {message}"
 
 
-def advice(detail: ErrorDetails, path: KeyPath) -> str:
-    kind, value = detail["type"], detail["input"]
-    if kind in {"union_tag_invalid", "union_tag_not_found"}:
+def advice(detail: ErrorDetails, path: KeyPath, kind: Kind = EXPERIMENT) -> str:
+    error, value = detail["type"], detail["input"]
+    if error in {"union_tag_invalid", "union_tag_not_found"}:
         return _KIND_ADVICE
-    if kind == "literal_error" and isinstance(value, str):
+    if error == "literal_error" and isinstance(value, str):
         expected = str(detail.get("ctx", {}).get("expected", ""))
         guess = nearest(value, expected.replace("'", "").replace(" or ", ", ").split(", "))
         return f"did you mean `{guess}`?" if guess else ""
-    if kind == "string_pattern_mismatch" and path[-1] != "source":
+    if error == "string_pattern_mismatch" and path[-1] != "source" and _is_name(detail):
         return NAME_ADVICE
-    if kind == "string_type" and isinstance(value, bool):
+    if error == "string_type" and isinstance(value, bool):
         return "YAML reads yes, no, on and off as true or false: put quotes around it"
-    if kind in {"model_type", "model_attributes_type", "dict_type"}:
+    if error in {"model_type", "model_attributes_type", "dict_type"}:
         return "write keys with values below it"
-    return "" if kind == "value_error" else example(path)
+    return "" if error == "value_error" else example(path, kind)
 
 
-def is_number(path: KeyPath) -> bool:
+def _is_name(detail: ErrorDetails) -> bool:
+    return detail.get("ctx", {}).get("pattern") == NAME_PATTERN
+
+
+def is_number(path: KeyPath, kind: Kind = EXPERIMENT) -> bool:
     """Whether numbers, and not booleans, stand at a key or in the list there."""
 
     def types(annotation: Any) -> Iterator[Any]:
@@ -131,8 +154,8 @@ def is_number(path: KeyPath) -> bool:
         for part in getattr(annotation, "__args__", ()):
             yield from types(part)
 
-    field = _field(tuple(part for part in path if isinstance(part, str)))
-    found = set(types(field.annotation)) if field else set()
+    meant = _field(tuple(part for part in path if isinstance(part, str)), kind)
+    found = set(types(meant.annotation)) if meant else set()
     return bool(found & {int, float}) and bool not in found
 
 
@@ -150,9 +173,9 @@ def settings_of_arms() -> list[str]:
     return found
 
 
-def _models(path: KeyPath) -> list[type[BaseModel]]:
+def _models(path: KeyPath, kind: Kind = EXPERIMENT) -> list[type[BaseModel]]:
     """The sections that may stand at a path of the file; of a union all kinds."""
-    models: list[type[BaseModel]] = [Arm if path and path[0] in ARM_SECTIONS else Experiment]
+    models = [kind.parts.get(str(path[0]), kind.root) if path else kind.root]
     for part in path:
         if isinstance(part, str):
             fields = [model.model_fields[part] for model in models if part in model.model_fields]
@@ -166,6 +189,6 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
     return [found for part in getattr(annotation, "__args__", ()) for found in _models_in(part)]
 
 
-def _field(keys: tuple[str, ...]) -> FieldInfo | None:
-    fields = [m.model_fields[keys[-1]] for m in _models(keys[:-1]) if keys[-1] in m.model_fields]
+def _field(keys: tuple[str, ...], kind: Kind) -> FieldInfo | None:
+    fields = [m.model_fields[keys[-1]] for m in _models(keys[:-1], kind) if keys[-1] in m.model_fields]
     return fields[0] if fields else None

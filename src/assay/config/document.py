@@ -6,8 +6,10 @@ python -m assay.config.document [--check]
 import argparse
 import json
 import sys
+from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import BaseModel
@@ -118,10 +120,10 @@ def reference() -> str:
         "",
         "## Top level",
         "",
-        *_table(Experiment),
+        *table(Experiment, schema()["properties"], {"baseline": "first arm"}),
     ]
     for title, model in _sections():
-        parts += ["", f"## {title}", "", _paragraph(model), "", *_table(model)]
+        parts += section(title, model)
     parts += ["", "## Metrics", "", *_metrics_table(), ""]
     return "\n".join(parts)
 
@@ -152,15 +154,20 @@ def _sections() -> list[tuple[str, type[BaseModel]]]:
     ]
 
 
-def _paragraph(model: type[BaseModel]) -> str:
-    return " ".join((model.__doc__ or "").split())
+def section(title: str, model: type[BaseModel]) -> list[str]:
+    """The lines of one section of a file: what it is for, and its keys."""
+    paragraph = " ".join((model.__doc__ or "").split())
+    return ["", f"## {title}", "", paragraph, "", *table(model, model.model_json_schema()["properties"])]
 
 
-def _table(model: type[BaseModel]) -> list[str]:
-    properties = schema()["properties"] if model is Experiment else model.model_json_schema()["properties"]
+def table(
+    model: type[BaseModel], properties: dict[str, Any], defaults: Mapping[str, str] = MappingProxyType({})
+) -> list[str]:
+    """A row per key. defaults: in words, where the model's own does not tell."""
     rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
     for name, field in model.model_fields.items():
-        cells = [f"`{name}`", _type(properties[name]), _default(model, name, field), field.description]
+        default = defaults.get(name) or _default(field)
+        cells = [f"`{name}`", _type(properties[name]), default, field.description or ""]
         rows.append(f"| {' | '.join(str(cell) for cell in cells)} |")
     return rows
 
@@ -182,9 +189,7 @@ def _type(body: dict[str, Any]) -> str:
     return " ".join([_TYPES.get(kind, kind), ", ".join(limits)]).strip()
 
 
-def _default(model: type[BaseModel], name: str, field: FieldInfo) -> str:
-    if model is Experiment and name == "baseline":
-        return "first arm"
+def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "*required*"
     value = field.default
@@ -210,20 +215,23 @@ def generated() -> dict[Path, str]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    return write_or_check(__doc__, ROOT, generated(), argv)
+
+
+def write_or_check(doc: str | None, root: Path, texts: Mapping[Path, str], argv: list[str] | None) -> int:
+    """Write generated files below `root`, or with `--check` say which are not current, and fail."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--check", action="store_true", help="write nothing; fail where a file is not current"
     )
     arguments = parser.parse_args(argv)
-    stale = [path for path, text in generated().items() if not _current(ROOT / path, text)]
+    stale = [path for path, text in texts.items() if not _current(root / path, text)]
     if arguments.check:
         for path in stale:
-            print(f"{path}: not current; run `python -m assay.config.document`", file=sys.stderr)
+            print(f"{path}: not current; run `make docs`", file=sys.stderr)
         return 1 if stale else 0
     for path in stale:
-        (ROOT / path).write_text(generated()[path], encoding="utf-8")
+        (root / path).write_text(texts[path], encoding="utf-8")
     return 0
 
 

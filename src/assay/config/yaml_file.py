@@ -45,41 +45,48 @@ def _loader() -> Any:
 _Loader = _loader()
 
 
-def read_yaml(path: Path) -> tuple[dict[str, Any], Lines]:
+def read_yaml(
+    path: Path, *, kind: str = "experiment", example: str = "config/config.yaml"
+) -> tuple[dict[str, Any], Lines]:
     """The file as a mapping, and the line of every key. Keys are texts as they stand: an arm may be named `on`.
 
+    kind, example: what file is meant, and where one can be seen, in the words of errors.
     Raises: ConfigError for a file that is missing, not UTF-8, not YAML, not a mapping, or names a key twice.
     """
     file = str(path)
     lines: Lines = {}
     try:
-        content = _parse(_text(path), file, lines)
+        content = _parse(_text(path, kind), file, lines)
     except yaml.MarkedYAMLError as error:
         raise _not_yaml(file, error) from None
     except ConfigError:
         raise
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         what = " ".join(str(error).split())
-        raise _refuse(file, f"not YAML: {what}", "see config/config.yaml for an example") from None
+        raise _refuse(file, f"not YAML: {what}", f"see {example} for an example") from None
     if not isinstance(content, dict):
         what = "is empty" if content is None else f"holds a {type(content).__name__}, not keys with values"
-        raise _refuse(file, what, "begin with `name: my-experiment`; see config/config.yaml")
+        raise _refuse(file, what, f"begin with `name: my-{kind}`; see {example}")
     return content, lines
 
 
-def _text(path: Path) -> str:
+def _text(path: Path, kind: str) -> str:
     file = str(path)
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise _refuse(file, "no such file", "give the path of an experiment file") from None
+        raise _refuse(file, "no such file", f"give the path of {_a(kind)} file") from None
     except IsADirectoryError:
-        raise _refuse(file, "is a folder", "give the path of an experiment file") from None
+        raise _refuse(file, "is a folder", f"give the path of {_a(kind)} file") from None
     except UnicodeDecodeError as error:
         raise _refuse(file, f"not UTF-8 text (byte {error.start})", "save it as UTF-8") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise _refuse(file, f"cannot be read: {reason}", "check the path and its permissions") from None
+
+
+def _a(kind: str) -> str:
+    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
 
 
 def _parse(text: str, file: str, lines: Lines) -> Any:
@@ -169,6 +176,6 @@ def _not_yaml(file: str, error: yaml.MarkedYAMLError) -> ConfigError:
 
 
 def _char_at(file: str, mark: yaml.Mark) -> str:
-    lines = _text(Path(file)).splitlines()
+    lines = Path(file).read_text(encoding="utf-8-sig").splitlines()
     line = lines[mark.line] if mark.line < len(lines) else ""
     return line[mark.column : mark.column + 1]

@@ -118,3 +118,11 @@ def test_a_file_that_may_not_be_read(file: Path) -> None:
     loop.symlink_to(loop)
     assert "cannot be read" in refused(loop)
     assert "cannot be read" in refused(Path("a\0b"))
+
+
+def test_errors_name_the_kind_of_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="give the path of a release file"):
+        read_yaml(tmp_path / "none.yaml", kind="release", example="config/release/digits.yaml")
+    (tmp_path / "empty.yaml").write_text("")
+    with pytest.raises(ConfigError, match=r"`name: my-release`; see config/release/digits\.yaml"):
+        read_yaml(tmp_path / "empty.yaml", kind="release", example="config/release/digits.yaml")
