@@ -45,6 +45,7 @@ lint: setup-dev ## format, lint and types, without changing anything
 	$(BIN)/snakefmt --check Snakefile workflow/rules
 	$(BIN)/mypy
 	$(BIN)/python -m assay.config.document --check
+	$(BIN)/python -m assay.release.document --check
 
 format: setup-dev ## format the code
 	$(BIN)/ruff format .
@@ -53,6 +54,7 @@ format: setup-dev ## format the code
 
 docs: setup-dev ## write what is generated
 	$(BIN)/python -m assay.config.document
+	$(BIN)/python -m assay.release.document
 
 lock: ## resolve requirements anew; UPGRADE=--upgrade takes the newest of each
 	$(BIN)/python tools/lock.py $(UPGRADE)

@@ -120,6 +120,7 @@ def reason(detail: ErrorDetails) -> str:
         return f"{short(value)} is not {'a source' if detail['loc'][-1] == 'source' else form}"
     message = detail["msg"].removeprefix("Input ").removeprefix("should")
     message = f"should{message}" if message != detail["msg"] else message[0].lower() + message[1:]
+    message = message.partition(" or instance of ")[0]
     for technical, plain in (("a valid dictionary", "keys with values"), ("a valid list", "a list")):
         message = message.replace(technical, plain)
     return message if isinstance(value, dict | list) else f"{short(value)} {message}"

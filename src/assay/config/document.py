@@ -167,9 +167,14 @@ def table(
     rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
     for name, field in model.model_fields.items():
         default = defaults.get(name) or _default(field)
-        cells = [f"`{name}`", _type(properties[name]), default, field.description or ""]
+        cells = [f"`{name}`", _type(properties[name]), default, _meaning(field)]
         rows.append(f"| {' | '.join(str(cell) for cell in cells)} |")
     return rows
+
+
+def _meaning(field: FieldInfo) -> str:
+    """Its description, or that of the section that stands there."""
+    return field.description or " ".join((getattr(field.annotation, "__doc__", None) or "").split())
 
 
 def _type(body: dict[str, Any]) -> str:

@@ -156,6 +156,18 @@ class Shadow(Section):
     least_seconds: Seconds = Field(default=60, description="Least time.")
     most_seconds: float = Field(default=86_400, gt=0, description="Time after which it is held for a person.")
 
+    @model_validator(mode="after")
+    def _ordered(self) -> "Shadow":
+        if self.least_seconds > self.most_seconds:
+            raise ValueError("least_seconds is above most_seconds")
+        return self
+
+
+def not_growing(shares: list[float]) -> str | None:
+    """What is wrong with the shares of a ramp, if anything."""
+    grows = sorted(set(shares)) == shares and shares[-1] == 1
+    return None if grows else f"shares {shares} do not grow from step to step up to 1"
+
 
 class Ramp(Section):
     """preflight → shadow → the steps → bake → retire."""
@@ -172,9 +184,8 @@ class Ramp(Section):
 
     @model_validator(mode="after")
     def _growing(self) -> "Ramp":
-        shares = [step.share for step in self.steps]
-        if sorted(set(shares)) != shares or shares[-1] != 1:
-            raise ValueError(f"shares {shares} do not grow from step to step up to 1")
+        if wrong := not_growing([step.share for step in self.steps]):
+            raise ValueError(wrong)
         return self
 
 
@@ -255,7 +266,5 @@ class Release(Section):
     @model_validator(mode="after")
     def _identified(self) -> "Release":
         if self.routing.front == "nginx" and self.serving.jwt is None:
-            raise ValueError(
-                "users are split by a verified identity: write `serving: {jwt: {jwks: …, algorithms: […], audience: …}}`"
-            )
+            raise ValueError("users are split by a verified identity")
         return self
