@@ -308,6 +308,10 @@ COMMANDS: dict[str, tuple[str, Declare, Run]] = {
         "run an archive's experiment again, and compare",
         *_module("assay.archive.reproduce_command"),
     ),
+    "release": (
+        "serve the winner to users, one careful step at a time",
+        *_module("assay.release.command"),
+    ),
     "slurm-profile": (
         "look at this cluster and write its Snakemake profile",
         *_module("assay.slurm.command"),

@@ -1,0 +1,23 @@
+"""`assay release …`: from the winner to all users, one careful step at a time."""
+
+import argparse
+import importlib
+
+ACTIONS: dict[str, tuple[str, str]] = {
+    "bundle": ("from a finished experiment to what can be served", "assay.release.bundle.command"),
+}
+"""What each action does, and the module with its `declare` and `run`, imported when it is asked for."""
+
+
+def declare(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    for name, (summary, module) in ACTIONS.items():
+        importlib.import_module(module).declare(
+            actions.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Raises: ValueError telling what is wrong."""
+    status: int = importlib.import_module(ACTIONS[arguments.action][1]).run(arguments)
+    return status
