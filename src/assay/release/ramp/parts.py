@@ -1,0 +1,95 @@
+"""What the controller asks of the other parts. All of it may be asked again and again."""
+
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from assay.release.observations import Role
+from assay.release.ramp.state import State, Version, Wanted
+
+Decision = Literal["rollback", "go_on", "wait"]
+
+
+class PartError(RuntimeError):
+    """A part did not do what it was asked; it is asked again."""
+
+
+@dataclass(frozen=True)
+class Real:
+    """What the front does, by its own word."""
+
+    share: float
+    shadow: float
+    early: bool
+
+
+@dataclass(frozen=True)
+class Running:
+    """What serves a role."""
+
+    version: str | None
+    """None: nothing runs."""
+    ready: bool
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the logs say at the moment, of the step that the ramp is in."""
+
+    decision: Decision
+    reasons: tuple[str, ...] = ()
+    users: int | None = None
+    requests: int | None = None
+    seconds_to_decide: float | None = None
+    warnings: tuple[str, ...] = ()
+    pause: str | None = None
+    """Why a person should look before the next step."""
+    evidence: dict[str, object] = field(default_factory=dict)
+
+
+class Front(Protocol):
+    """Splits users between the versions."""
+
+    def real(self) -> Real | None:
+        """What it does now; None: it does not answer."""
+
+    def apply(self, wanted: Wanted, number: int) -> None:
+        """Do as wanted, from now on. number: of the journal's line, which grows. Raises: PartError."""
+
+
+class Services(Protocol):
+    """The processes of the two roles."""
+
+    def running(self, role: Role) -> Running: ...
+
+    def serve(self, role: Role, version: Version) -> None:
+        """Begin to serve a version, in place of another one only when it is ready. Does not wait. Raises: PartError."""
+
+    def stop(self, role: Role) -> None:
+        """End a role's processes when what they are answering is answered. Raises: PartError."""
+
+
+class Registry(Protocol):
+    """Which version is known by which name."""
+
+    def champion(self) -> str | None: ...
+
+    def make_champion(self, version: str) -> None:
+        """Raises: PartError."""
+
+    def record(self, number: int, timestamp: str, event: str, reason: str, state: State) -> None:
+        """Who has been served what since when, and why; a number that was recorded is not recorded twice."""
+
+
+class Judge(Protocol):
+    """Reads the logs."""
+
+    def look(self, state: State) -> Look: ...
+
+
+@dataclass(frozen=True)
+class Parts:
+    front: Front
+    services: Services
+    registry: Registry
+    judge: Judge

@@ -1,0 +1,93 @@
+"""From what is to what is wanted, from anywhere, in an order that never exposes more users than is wanted."""
+
+from assay.release.observations import Role
+from assay.release.ramp.parts import PartError, Parts, Real
+from assay.release.ramp.state import State, Version, Wanted
+
+ROLES: tuple[Role, Role] = ("stable", "candidate")
+
+
+def reconcile(state: State, parts: Parts, number: int) -> tuple[list[str], Real | None]:
+    """One try; asked again until nothing is left. number: of the journal's line that wants it.
+
+    Returns: what is not as wanted yet, and what the front does.
+    """
+    trouble: list[str] = []
+    wanted = state.wanted
+    real = parts.front.real()
+    if real is not None and _exposes_more(real, wanted):
+        real = _apply(parts, wanted, number, trouble)
+    for role in ROLES:
+        version = _version(state, wanted.of(role))
+        if version is not None:
+            _serve(parts, role, version, trouble)
+    ready = {role: parts.services.running(role) for role in ROLES}
+    needs = [role for role in ROLES if wanted.of(role) is not None]
+    if all(ready[role].ready and ready[role].version == wanted.of(role) for role in needs):
+        if real is None or not _same(real, wanted):
+            real = _apply(parts, wanted, number, trouble)
+    else:
+        trouble += [
+            f"{role}: {ready[role].detail or 'not ready'}"
+            for role in needs
+            if not ready[role].ready or ready[role].version != wanted.of(role)
+        ]
+    if real is None:
+        trouble.append("front: does not answer")
+    elif not _same(real, wanted):
+        trouble.append(f"front: share {real.share:g}, wanted {wanted.share:g}")
+    elif wanted.candidate is None and ready["candidate"].version is not None:
+        _stop(parts, trouble)
+    _name(parts, wanted, trouble)
+    return list(dict.fromkeys(trouble)), real
+
+
+def _exposes_more(real: Real, wanted: Wanted) -> bool:
+    return real.share > wanted.share or real.shadow > wanted.shadow or (real.early and not wanted.early)
+
+
+def _same(real: Real, wanted: Wanted) -> bool:
+    """nginx counts shares in hundredths of a percent."""
+    close = abs(real.share - wanted.share) < 1e-4 and abs(real.shadow - wanted.shadow) < 1e-4
+    return close and real.early == wanted.early
+
+
+def _version(state: State, version: str | None) -> Version | None:
+    return next((known for known in (state.stable, state.candidate) if known.version == version), None)
+
+
+def _apply(parts: Parts, wanted: Wanted, number: int, trouble: list[str]) -> Real | None:
+    try:
+        parts.front.apply(wanted, number)
+    except PartError as error:
+        trouble.append(f"front: {error}")
+    return parts.front.real()
+
+
+def _serve(parts: Parts, role: Role, version: Version, trouble: list[str]) -> None:
+    """What already serves it is left alone."""
+    running = parts.services.running(role)
+    if running.version == version.version:
+        return
+    try:
+        parts.services.serve(role, version)
+    except PartError as error:
+        trouble.append(f"{role}: {error}")
+
+
+def _stop(parts: Parts, trouble: list[str]) -> None:
+    try:
+        parts.services.stop("candidate")
+    except PartError as error:
+        trouble.append(f"candidate: {error}")
+
+
+def _name(parts: Parts, wanted: Wanted, trouble: list[str]) -> None:
+    """The alias is moved last: it is for what is served, not for what is to be."""
+    if wanted.champion is None or trouble:
+        return
+    try:
+        if parts.registry.champion() != wanted.champion:
+            parts.registry.make_champion(wanted.champion)
+    except PartError as error:
+        trouble.append(f"registry: {error}")

@@ -1,0 +1,271 @@
+"""What the ramp does with what it sees: goes on, holds, turns back; and a person's word."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_world import NEW, OLD, World, controller, release, ticks
+
+from assay.release.ramp import orders
+from assay.release.ramp.controller import BLIND_SECONDS, Controller
+from assay.release.ramp.journal import Journal
+from assay.release.ramp.orders import Order
+from assay.release.ramp.parts import Look, Real
+from assay.release.ramp.state import State
+from assay.release.schema import Release
+
+WAIT = Look("wait", ("latency: not yet",), users=10_000, requests=10_000, seconds_to_decide=240.0)
+
+
+def begun(world: World, made: Release | None = None) -> Controller:
+    built = controller(world, made)
+    built.begin(OLD, NEW, "a test")
+    return built
+
+
+def until(world: World, built: Controller, phase: str, step: int | None = None) -> None:
+    for _ in range(400):
+        ticks(world, built, most=1)
+        if (built.state.phase, built.state.step) == (phase, step):
+            return
+    raise AssertionError(f"stays in {built.state.phase}, step {built.state.step}: {built.progress}")
+
+
+def order(world: World, what: Order, at: int | None = None) -> None:
+    orders.place(world.layout, what, by="ada", reason="because", at=at)
+
+
+def events(world: World) -> list[str]:
+    return [line.event for line in Journal(world.layout).lines()]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path / "r")
+
+
+def test_inconclusive_holds_after_its_time_and_never_promotes(world: World) -> None:
+    made = release(
+        ramp={"steps": [{"share": 0.5, "users": 1, "least_seconds": 1, "most_seconds": 20}, {"share": 1.0}]}
+    )
+    world.look = lambda state: WAIT if state.phase == "step" else Look("go_on", users=9, requests=900)
+    built = begun(world, made)
+    until(world, built, "step", 0)
+    ticks(world, built, most=400)
+    assert (built.state.phase, built.state.step) == ("step", 0)
+    assert built.state.held is not None
+    assert built.state.held.startswith("undecided after 20 s: latency: not yet")
+    assert built.progress.seconds_to_decide == 240.0
+    assert events(world).count("hold") == 1
+    order(world, "resume")
+    ticks(world, built, most=20)
+    assert built.state.held is None
+    ticks(world, built, most=400)
+    assert "undecided after 40 s" in str(built.state.held), "a person gave it its time once more"
+    order(world, "promote")
+    ticks(world, built, most=1)
+    assert (built.state.phase, built.state.step) == ("step", 1)
+    last = Journal(world.layout).lines()[-1]
+    assert (last.by, last.reason) == ("ada", "ada: because (without waiting for the judge)")
+
+
+@pytest.mark.parametrize("have", [None, 0, 9])
+def test_too_few_users_are_no_reason_to_go_on(world: World, have: int | None) -> None:
+    world.look = lambda state: Look("go_on", users=have, requests=10_000)
+    built = begun(world)
+    until(world, built, "step", 0)
+    ticks(world, built, most=300)
+    assert (built.state.phase, built.state.step) == ("step", 0)
+
+
+def test_too_few_copies_are_no_reason_for_the_first_user(world: World) -> None:
+    world.look = lambda state: Look("go_on", users=10_000, requests=4)
+    built = begun(world)
+    ticks(world, built, most=300)
+    assert built.state.phase == "shadow"
+    assert set(world.applied) == {0.0}
+
+
+@pytest.mark.parametrize(("phase", "step"), [("shadow", None), ("step", 0), ("step", 3), ("bake", None)])
+def test_the_judge_turns_back_from_anywhere(world: World, phase: str, step: int | None) -> None:
+    built = begun(world)
+    until(world, built, phase, step)
+    world.look = lambda state: Look("rollback", ("errors: 5% against 0.1%",), users=10)
+    ticks(world, built, most=1)
+    assert built.state.phase == "rolling_back"
+    ticks(world, built, most=1)
+    assert world.real == Real(0.0, 0.0, early=False)
+    assert ticks(world, built).phase == "rolled_back"
+    assert built.state.reason == "errors: 5% against 0.1%"
+    assert world.services == {"stable": "old", "candidate": None}
+
+
+@pytest.mark.parametrize(
+    ("phase", "step"),
+    [
+        ("preflight", None),
+        ("shadow", None),
+        ("step", 1),
+        ("bake", None),
+        ("retire", None),
+        ("promoted", None),
+    ],
+)
+def test_a_person_turns_back_from_anywhere(world: World, phase: str, step: int | None) -> None:
+    built = begun(world)
+    if phase != "preflight":
+        until(world, built, phase, step)
+    order(world, "promote")
+    order(world, "pause")
+    order(world, "rollback")
+    ticks(world, built, most=1)
+    assert built.state.phase in ("rolling_back", "rolled_back")
+    assert ticks(world, built).phase == "rolled_back"
+    assert (world.services, world.named) == ({"stable": "old", "candidate": None}, "old")
+    assert world.real == Real(0.0, 0.0, early=False)
+    assert not list(world.layout.orders.glob("*.json"))
+
+
+def test_a_pause_stops_steps_but_not_guards(world: World) -> None:
+    built = begun(world)
+    until(world, built, "step", 1)
+    order(world, "pause")
+    ticks(world, built, most=300)
+    assert (built.state.phase, built.state.step, built.state.paused) == ("step", 1, True)
+    order(world, "resume")
+    until(world, built, "step", 2)
+    order(world, "pause")
+    ticks(world, built, most=3)
+    world.look = lambda state: Look("rollback", ("down",))
+    assert ticks(world, built).phase == "rolled_back"
+
+
+def test_a_promotion_counts_for_the_step_that_the_person_saw(world: World) -> None:
+    world.look = lambda state: WAIT
+    built = begun(world)
+    until(world, built, "shadow")
+    seen = built.number
+    order(world, "promote", at=seen)
+    order(world, "promote", at=seen)
+    ticks(world, built, most=3)
+    assert (built.state.phase, built.state.step) == ("step", 0)
+    assert events(world)[-1] == "ignored"
+
+
+def test_a_candidate_that_is_down_is_turned_back_in_seconds(world: World) -> None:
+    built = begun(world)
+    until(world, built, "step", 1)
+    world.dead.add("candidate")
+    began = world.seconds
+    until(world, built, "rolling_back")
+    assert 2 <= world.seconds - began < 3
+    assert "not ready for 2" in built.state.reason
+
+
+def test_a_candidate_that_was_away_for_a_moment_is_not(world: World) -> None:
+    built = begun(world)
+    until(world, built, "step", 1)
+    for _ in range(5):
+        world.dead.add("candidate")
+        ticks(world, built, most=5)
+        world.dead.clear()
+        ticks(world, built, most=1)
+    assert built.state.phase == "step"
+
+
+def test_a_candidate_that_never_comes_is_turned_back(world: World) -> None:
+    world.dead.add("candidate")
+    built = begun(world)
+    assert ticks(world, built, seconds=20).phase == "rolled_back"
+    assert max(world.applied, default=0) == 0
+
+
+def test_findings_before_the_first_user_turn_back(world: World) -> None:
+    world.findings = ["golden outputs differ by 3.2"]
+    built = begun(world)
+    assert ticks(world, built).phase == "rolled_back"
+    assert built.state.reason == "preflight: golden outputs differ by 3.2"
+
+
+def test_a_judge_that_fails_never_promotes_and_is_not_trusted_for_long(world: World) -> None:
+    def look(state: State) -> Look:
+        raise ZeroDivisionError("a bug")
+
+    built = begun(world)
+    until(world, built, "step", 0)
+    world.look = look
+    began = world.seconds
+    until(world, built, "rolling_back")
+    assert BLIND_SECONDS <= world.seconds - began < BLIND_SECONDS + 2
+    assert events(world).count("warning") == 1
+    assert "a bug; nobody has looked for 60 s" in built.state.reason
+
+
+def test_a_front_that_does_not_obey_stops_the_ramp_and_is_asked_again(world: World) -> None:
+    built = begun(world)
+    until(world, built, "step", 0)
+    until(world, built, "step", 1)
+    world.broken["front"] = "nginx -t: no"
+    world.real = Real(0.01, 0.0, early=True)
+    ticks(world, built, most=100)
+    assert (built.state.phase, built.state.step) == ("step", 1)
+    assert built.progress.elapsed < 1
+    assert any("nginx -t: no" in text for text in built.progress.trouble)
+    assert events(world).count("warning") >= 1
+    del world.broken["front"]
+    assert ticks(world, built).phase == "promoted"
+
+
+def test_a_front_that_someone_changed_is_brought_back(world: World) -> None:
+    built = begun(world)
+    until(world, built, "step", 1)
+    world.real = Real(0.9, 0.0, early=True)
+    ticks(world, built, most=1)
+    assert world.real.share in (0.1, 0.5)
+    world.real = None
+    world.look = lambda state: Look("rollback", ("x",))
+    ticks(world, built, most=3)
+    assert world.real is not None
+    assert world.real.share == 0
+
+
+def test_a_warning_is_told_once_and_a_pause_of_the_judge_holds(world: World) -> None:
+    values = iter(range(1000))
+    world.look = lambda state: Look("wait", warnings=(f"PSI 0.{next(values)} of feature 3",), requests=0)
+    built = begun(world)
+    ticks(world, built, most=30)
+    assert events(world).count("warning") == 1
+    again = controller(world)
+    assert again.resume()
+    ticks(world, again, most=30)
+    assert events(world).count("warning") == 1
+    world.look = lambda state: Look("wait", pause="predictions drift")
+    ticks(world, again, most=2)
+    assert again.state.held == "predictions drift"
+
+
+def test_orders_that_are_none_are_put_aside(world: World) -> None:
+    built = begun(world)
+    world.layout.orders.mkdir(parents=True)
+    for name, content in (("a", b""), ("b", b"{"), ("c", b'{"order": "explode"}'), ("d", b"\xff")):
+        (world.layout.orders / f"{name}.json").write_bytes(content)
+    ticks(world, built, most=2)
+    assert sorted(path.name for path in world.layout.orders.iterdir()) == [
+        f"{name}.refused" for name in "abcd"
+    ]
+    assert built.state.phase in ("preflight", "shadow")
+
+
+@pytest.mark.parametrize("changes", [{"shadow": {"share": 0.0}}, {"shadow": {"requests": 0}}])
+def test_without_a_shadow_steps_follow_preflight(world: World, changes: dict[str, Any]) -> None:
+    built = begun(world, release(ramp={"steps": [{"share": 1.0, "users": 1, "least_seconds": 1}], **changes}))
+    until(world, built, "step", 0)
+    assert {line.state.phase for line in Journal(world.layout).lines()} == {"preflight", "step"}
+
+
+def test_every_line_is_told_in_order(world: World) -> None:
+    told: list[int] = []
+    built = begun(world)
+    built.told = lambda line: told.append(line.number)
+    ticks(world, built)
+    assert told == list(range(2, built.number + 1))
