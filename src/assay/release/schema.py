@@ -224,6 +224,12 @@ class Judge(Section):
     error_margin: Annotated[float, Field(gt=0, lt=1)] = Field(
         default=0.01, description="More users with an error, in share of users, that is still no worse."
     )
+    user_seconds: float = Field(
+        default=30,
+        gt=0,
+        description="A user counts by what happens within so long of their first request in a step: errors, "
+        "latencies, business events.",
+    )
     latency: LatencyTest | None = Field(default=LatencyTest(), description="null: latency is not judged.")
     business: BusinessTest | None = Field(default=None, description="null: none is reported.")
     ratio_level: Annotated[float, Field(gt=0, lt=0.5)] = Field(

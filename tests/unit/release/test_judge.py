@@ -1,0 +1,258 @@
+"""The judge turns back what is worse, promotes what is shown to be no worse, and holds otherwise."""
+
+import json
+import math
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from made_traffic import START, STEPS, Traffic, has, judge, step_of, users
+
+from assay.release.judge.decision import Decision
+from assay.release.judge.judge import Judge
+from assay.release.judge.sample import Users, key_of
+from assay.release.judge.step import bad
+from assay.release.observations import Access, Attempt, Outcome
+from assay.release.schema import BusinessTest, Guards, LatencyTest, Step
+from assay.release.schema import Judge as Settings
+
+
+def decided(traffic: Traffic, settings: Settings | None = None) -> Decision:
+    one = judge(settings)
+    accesses, outcomes = traffic.lines()
+    one.feed(accesses, outcomes)
+    return one.decide(accesses[-1].timestamp, step_of(traffic.share))
+
+
+WIDE = Settings(error_margin=0.05, latency=LatencyTest(margin=0.5), user_seconds=10)
+BUSINESS = Settings(error_margin=0.05, latency=None, business=BusinessTest(margin=0.1), user_seconds=10)
+
+
+def test_no_worse_is_promoted() -> None:
+    decision = decided(Traffic(3000), WIDE)
+    assert (decision.action, decision.reason) == ("promote", "no worse within the margins")
+    errors = decision.evidence["step"]["metrics"]["errors"]
+    assert errors["difference_below"] <= 0.05 and errors["users"] == pytest.approx([1500, 1500], rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("traffic", "settings", "metric"),
+    [
+        (Traffic(1500, errors=(0.01, 0.1)), WIDE, "errors"),
+        (Traffic(4000, share=0.1, errors=(0.01, 0.1)), WIDE, "errors"),
+        (Traffic(1500, slower=2.0), WIDE, "latency"),
+        (Traffic(1500, values=(0.6, 0.3)), BUSINESS, "business"),
+    ],
+)
+def test_worse_is_turned_back(traffic: Traffic, settings: Settings, metric: str) -> None:
+    decision = decided(traffic, settings)
+    assert decision.action == "rollback" and decision.reason.startswith(
+        f"{metric}, at share {traffic.share:g}"
+    )
+
+
+def test_better_is_no_reason_to_turn_back() -> None:
+    assert decided(Traffic(3000, errors=(0.1, 0.0), slower=0.5), WIDE).action == "promote"
+
+
+def test_inconclusive_holds_and_says_how_long() -> None:
+    decision = decided(Traffic(400), replace_margin(0.05))
+    assert (decision.action, decision.reason) == ("hold", "inconclusive: errors")
+    assert decision.seconds is not None and 5 < decision.seconds < 500
+    more = decided(Traffic(400 + int(3 * decision.seconds / 0.05)), replace_margin(0.05))
+    assert more.action == "promote"
+
+
+def replace_margin(margin: float) -> Settings:
+    return Settings(error_margin=margin, latency=None, user_seconds=10)
+
+
+def test_without_enough_users_nothing_is_promoted() -> None:
+    few = Step(share=0.5, users=10_000)
+    one = judge(WIDE)
+    accesses, _ = Traffic(3000).lines()
+    one.feed(accesses)
+    decision = one.decide(accesses[-1].timestamp, few)
+    assert decision.action == "hold" and "of 10000 users" in decision.reason and decision.seconds is not None
+
+
+def test_a_step_without_traffic_holds() -> None:
+    decision = judge().decide(START, STEPS[0])
+    assert (decision.action, decision.seconds) == ("hold", None)
+
+
+def test_business_that_nobody_reports_holds_and_has_no_time() -> None:
+    decision = decided(Traffic(1500), BUSINESS)
+    assert (decision.action, decision.seconds) == ("hold", None)
+    assert decision.reason == "inconclusive: business"
+    assert decision.evidence["step"]["metrics"]["business"]["stable"] is None
+
+
+def test_at_full_share_guards_alone_speak() -> None:
+    assert decided(Traffic(100, share=1.0, slower=9.0)).action == "promote"
+    assert judge().decide(START, None).action == "promote"
+
+
+def test_a_split_that_is_not_what_it_should_be_holds() -> None:
+    """Half of the stable version's users never come to the log."""
+    lines, _ = Traffic(3000).lines()
+    one = judge(WIDE)
+    one.feed(line for line in lines if line.assigned == "candidate" or line.user[-1] in "01234567")
+    decision = one.decide(lines[-1].timestamp, step_of(0.5))
+    assert decision.action == "hold" and decision.reason.startswith("sample ratio: ")
+
+
+def test_users_at_the_wrong_version_hold() -> None:
+    def other(user: str, share: float) -> bool:
+        return has(user[::-1], share)
+
+    decision = decided(Traffic(1000, assigned=other), WIDE)
+    assert decision.action == "hold" and decision.reason.startswith("split: ")
+
+
+def test_only_users_whom_this_step_moved_are_compared() -> None:
+    one = judge(WIDE)
+    early, _ = Traffic(500, share=0.1).lines()
+    late, _ = Traffic(500, share=0.5).lines()
+    one.feed(early)
+    one.feed(line._replace(timestamp=line.timestamp + 1000) for line in late)
+    counted = one.decide(0, step_of(0.5)).evidence["step"]["users"]
+    everyone = users(500, 0)
+    assert counted["candidate"] == sum(has(user, 0.5) and not has(user, 0.1) for user in everyone)
+    assert counted["stable"] == sum(not has(user, 0.5) for user in everyone)
+    assert one.steps[0.5].candidate_share == pytest.approx(0.4 / 0.9)
+
+
+@pytest.mark.parametrize("route", ["anonymous", "header", "early", "shadow"])
+def test_what_is_not_split_at_random_is_not_compared(route: str) -> None:
+    one = judge(WIDE)
+    lines, _ = Traffic(200, errors=(0.0, 0.9)).lines()
+    one.feed(line._replace(route=route) for line in lines)  # type: ignore[arg-type]
+    assert one.steps == {}
+    assert one.guards.tripped is not None
+
+
+def test_a_restored_judge_goes_on_bit_for_bit() -> None:
+    traffic = Traffic(600, share=0.5, errors=(0.02, 0.03), values=(0.5, 0.5))
+    settings = Settings(business=BusinessTest(), user_seconds=3)
+    accesses, outcomes = traffic.lines()
+    whole = judge(settings)
+    whole.feed(accesses, outcomes)
+    parts = judge(settings)
+    cuts = [0, 1, 2, 50, 51, 500, 777, len(accesses)]
+    for begin, end in pairwise(cuts):
+        until = accesses[end].timestamp if end < len(accesses) else math.inf
+        since = accesses[begin].timestamp if begin else -math.inf
+        parts.feed(
+            accesses[begin:end],
+            [outcome for outcome in outcomes if since <= outcome.timestamp < until],
+            position={"7": end},
+        )
+        parts = Judge.restored(settings, STEPS, has, json.loads(json.dumps(parts.state())))
+    assert parts.position == {"7": len(accesses)}
+    assert {**parts.state(), "position": None} == whole.state()
+
+
+def test_the_state_of_other_settings_is_refused() -> None:
+    with pytest.raises(ValueError, match="other settings"):
+        Judge.restored(WIDE, STEPS, has, judge().state())
+
+
+def test_memory_is_bounded_and_the_share_follows() -> None:
+    held = Users(most=100)
+    for number in range(10_000):
+        key = key_of(f"{number}")
+        candidate = number % 10 == 0
+        if held.sampled(key, candidate):
+            held.add(key, candidate)
+    assert len(held.seen[0]) <= 100 and len(held.seen[1]) <= 100
+    assert held.share(0.1) == pytest.approx(0.5, abs=0.2)
+    assert held.count(False) == pytest.approx(9000, rel=0.3)
+    back = Users(most=100)
+    back.restore(json.loads(json.dumps(held.state())))
+    assert back.seen == held.seen and back.bits == held.bits
+
+
+def attempts(role: str, failed: bool, count: int, *, people: int = 3, since: float = START) -> list[Access]:
+    attempt = Attempt(role, None if failed else 200, 0.01)  # type: ignore[arg-type]
+    return [
+        Access(
+            since + number / 100, "r", f"{number % people:032x}", role, "early", (attempt,), 200, 0.01, 0.1, 1
+        )  # type: ignore[arg-type]
+        for number in range(count)
+    ]
+
+
+def test_an_error_burst_turns_back_at_once() -> None:
+    one = judge()
+    one.feed(attempts("candidate", True, 5))
+    decision = one.decide(START, STEPS[0])
+    assert decision.action == "rollback" and decision.reason.startswith("error burst: 5 of 5")
+    one.feed(attempts("candidate", False, 1000, since=START + 100))
+    assert one.decide(START + 200, STEPS[0]).action == "rollback"
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        attempts("candidate", True, 4),
+        attempts("candidate", True, 50, people=1),
+        attempts("stable", True, 50) + attempts("candidate", True, 50, since=START + 1),
+        attempts("candidate", True, 3) + attempts("candidate", True, 3, since=START + 60),
+        sorted(
+            attempts("candidate", False, 30, people=30) + attempts("candidate", True, 5, since=START + 0.3)
+        ),
+    ],
+    ids=["too few", "one user", "both versions", "apart", "a small share"],
+)
+def test_what_is_no_burst(lines: list[Access]) -> None:
+    one = judge()
+    one.feed(lines)
+    assert one.decide(START, None).action == "promote"
+
+
+def test_not_ready_for_too_long_turns_back() -> None:
+    one = judge(Settings(guards=Guards(unready_seconds=2)))
+    for now, ready in [(0.0, True), (1.0, False), (2.5, True), (3.0, False), (4.0, None), (4.9, False)]:
+        one.health(now, ready)
+        assert one.decide(now, None).action == "promote"
+    one.health(5.0, False)
+    assert one.decide(5.0, None).reason == "the candidate has been down or not ready for 2.0 s"
+
+
+def test_non_finite_outputs_turn_back() -> None:
+    one = judge()
+    one.health(0.0, True, None)
+    one.health(0.0, True, 0)
+    assert one.decide(0.0, None).action == "promote"
+    one.health(1.0, True, 1)
+    assert one.decide(1.0, None).reason.startswith("non-finite outputs: 1")
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"), [(200, False), (None, True), (503, True), (422, True), (401, False), (429, False)]
+)
+def test_what_counts_as_an_error(status: int | None, expected: bool) -> None:
+    assert bad(Attempt("candidate", status, 0.1)) is expected
+
+
+def test_values_that_are_none_are_left_out() -> None:
+    one = judge(BUSINESS)
+    user = users(1, 0)[0]
+    wrong: Any = [Outcome(START, user, 1.5), Outcome(START, user, math.nan)]
+    one.feed([], wrong)
+    assert one.decide(START, None).evidence["unusable_outcomes"] == 2
+
+
+def test_latency_that_is_none_is_left_out() -> None:
+    lines, _ = Traffic(300).lines()
+    one = judge(WIDE)
+    one.feed(
+        line._replace(attempts=(replace_seconds(line.attempts[0]), *line.attempts[1:])) for line in lines
+    )
+    latency = one.decide(START, step_of(0.5)).evidence["step"]["metrics"]["latency"]
+    assert (latency["stable"], latency["users"]) == (None, [0, 0])
+
+
+def replace_seconds(attempt: Attempt) -> Attempt:
+    return attempt._replace(seconds=None)
