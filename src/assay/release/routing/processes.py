@@ -1,0 +1,49 @@
+"""Processes that outlive whoever started them, as /proc shows them."""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+
+def command_line(pid: int) -> str:
+    """A process's command or title; empty where it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def ended(pid: int) -> bool:
+    """Whether a process is gone, or only waits for its parent to notice."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return True
+    return stat.rpartition(")")[2].split()[0] in "ZX"
+
+
+def holders(path: Path) -> list[int]:
+    """This user's processes that have a file open."""
+    found = []
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit() and int(process.name) != os.getpid() and _has_open(process, str(path)):
+            found.append(int(process.name))
+    return sorted(found)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float) -> bool:
+    """Whether it came true in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def _has_open(process: Path, path: str) -> bool:
+    try:
+        return any(str(link.readlink()) == path for link in (process / "fd").iterdir())
+    except OSError:
+        return False

@@ -1,0 +1,70 @@
+"""Two versions and an identity service that do as they are told: real servers, whose answers tests can read.
+
+uvicorn versions:version       a model's version; ROLE names it, the file BEHAVIOUR says how it does
+uvicorn versions:identity      the identity service: `Bearer NAME` is the user NAME, unless NAME begins with `bad`
+"""
+
+import asyncio
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from assay.release.routing.split import digest
+
+Scope = dict[str, Any]
+
+
+async def version(scope: Scope, receive: Any, send: Any) -> None:
+    """Answers with what it got. Behaviours: good, hang, garbage, an HTTP status, slow SECONDS."""
+    if scope["type"] == "lifespan":
+        await lifespan(receive, send)
+        return
+    size, more = 0, True
+    while more:
+        message = await receive()
+        size += len(message.get("body", b""))
+        more = message.get("more_body", False)
+    behaviour = Path(os.environ["BEHAVIOUR"]).read_text().split()
+    if scope["path"].startswith("/health"):
+        behaviour = ["good"]
+    headers = {name.decode(): value.decode() for name, value in scope["headers"]}
+    status = int(behaviour[0]) if behaviour[0].isdigit() else 200
+    if behaviour[0] == "hang":
+        await asyncio.sleep(60)
+    if behaviour[0] == "slow":
+        await asyncio.sleep(float(behaviour[1]))
+    if behaviour[0] == "crash":
+        os._exit(1)
+    body = json.dumps({"role": os.environ["ROLE"], "headers": headers, "bytes": size}).encode()
+    extra = [(b"x-accel-redirect", b"/_assay/front")] if behaviour[0] == "redirect" else []
+    await answer(send, status, body, [(b"content-type", b"application/json"), *extra])
+
+
+async def identity(scope: Scope, receive: Any, send: Any) -> None:
+    if scope["type"] == "lifespan":
+        await lifespan(receive, send)
+        return
+    token = dict(scope["headers"]).get(b"authorization", b"").decode().removeprefix("Bearer ")
+    with Path(os.environ["ASKED"]).open("a") as file:
+        file.write(token + "\n")
+    if not token or token.startswith("bad"):
+        await answer(send, 401, b"", [])
+        return
+    seconds = b"1" if token.startswith("brief") else b"600"
+    user = digest(os.environ["SALT"], token).encode()
+    await answer(send, 200, b"", [(b"x-assay-user", user), (b"x-accel-expires", seconds)])
+
+
+async def answer(send: Any, status: int, body: bytes, headers: list[tuple[bytes, bytes]]) -> None:
+    length = (b"content-length", str(len(body)).encode())
+    await send({"type": "http.response.start", "status": status, "headers": [length, *headers]})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def lifespan(receive: Any, send: Any) -> None:
+    while True:
+        message = await receive()
+        await send({"type": message["type"] + ".complete"})
+        if message["type"] == "lifespan.shutdown":
+            return

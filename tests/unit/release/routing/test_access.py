@@ -1,0 +1,126 @@
+"""The front's log as it is found: half written, rotated, truncated, torn by a full disk."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from assay.release.observations import Access, Attempt
+from assay.release.routing.access import AccessReader, parse
+from assay.release.routing.rotation import shift
+
+GOOD = {
+    "timestamp": 1.5,
+    "request_id": "r",
+    "user": "u",
+    "assigned": "candidate",
+    "route": "split",
+    "status": 200,
+    "seconds": 0.25,
+    "share": 0.1,
+    "generation": 3,
+    "stable": "127.0.0.1:1",
+    "candidate": "127.0.0.1:2",
+    "addresses": "127.0.0.1:2, 127.0.0.1:1",
+    "statuses": "500, 200",
+    "times": "0.100, 0.150",
+    "headers": "0.100, 0.149",
+}
+
+
+def line(**changes: object) -> bytes:
+    return json.dumps(GOOD | changes, separators=(",", ":")).encode() + b"\n"
+
+
+def test_both_attempts() -> None:
+    attempts = (Attempt("candidate", 500, 0.1), Attempt("stable", 200, 0.15))
+    assert parse(line()) == Access(1.5, "r", "u", "candidate", "split", attempts, 200, 0.25, 0.1, 3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "statuses"),
+    [
+        ({"statuses": "504, 200", "headers": "-, 0.1"}, [None, 200]),
+        ({"statuses": "502, 200", "headers": "-, 0.1", "times": "-, 0.1"}, [None, 200]),
+        ({"statuses": "502, 200"}, [502, 200]),
+        ({"addresses": "127.0.0.1:2 : 127.0.0.1:1", "statuses": "500 : 200", "headers": "1 : 1", "times": "1 : 1"}, [500, 200]),
+        ({"status": 499, "statuses": "500, -", "headers": "0.1, -"}, [500, 499]),
+        ({"status": 499, "statuses": "504, -", "headers": "-, -"}, [None, 499]),
+    ],
+)  # fmt: skip
+def test_no_answer_is_no_status(changes: dict[str, object], statuses: list[int | None]) -> None:
+    access = parse(line(**changes))
+    assert access is not None and [attempt.status for attempt in access.attempts] == statuses
+
+
+def test_what_reached_no_version_is_counted_apart(tmp_path: Path) -> None:
+    path = tmp_path / "access.jsonl"
+    path.write_bytes(line(status=429, addresses="", statuses="", times="", headers="") + line())
+    reader = AccessReader(path)
+    assert len(reader.read()) == 1 and (reader.refused, reader.damaged) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    "bad", [b"null\n", b"[]\n", b"{}\n", b"\xff\n", line(addresses="127.0.0.1:9"), line(statuses="")]
+)
+def test_damage_is_counted_and_the_rest_read(tmp_path: Path, bad: bytes) -> None:
+    path = tmp_path / "access.jsonl"
+    path.write_bytes(line(request_id="1") + bad + line(request_id="2"))
+    reader = AccessReader(path)
+    assert [access.request_id for access in reader.read()] == ["1", "2"]
+    assert reader.damaged == 1
+
+
+def test_a_line_torn_by_a_full_disk_costs_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "access.jsonl"
+    path.write_bytes(line(request_id="1")[:40] + line(request_id="2"))
+    reader = AccessReader(path)
+    assert [access.request_id for access in reader.read()] == ["2"] and reader.damaged == 1
+
+
+def test_every_line_once_at_any_cut(tmp_path: Path) -> None:
+    path = tmp_path / "access.jsonl"
+    content = b"".join(line(request_id=str(number)) for number in range(5))
+    reader, found = AccessReader(path), []
+    assert reader.read() == []
+    for end in range(0, len(content) + 1, 7):
+        path.write_bytes(content[:end])
+        found += reader.read()
+    path.write_bytes(content)
+    found += reader.read()
+    assert [access.request_id for access in found] == list("01234")
+    path.write_bytes(line(request_id="new"))
+    assert [access.request_id for access in reader.read()] == ["new"], "truncated"
+
+
+def test_rotation_loses_nothing_and_a_reader_that_was_killed_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "access.jsonl"
+    reader, found = AccessReader(path), []
+    for number in range(9):
+        with path.open("ab") as old:
+            old.write(line(request_id=f"{number}a"))
+            if number % 2:
+                found += reader.read()
+                reader = AccessReader(path, positions=json_round(reader.positions))
+            if number % 3 == 2:
+                assert shift(path, 1, 3)
+            # nginx writes to the old file until it is told to reopen.
+            old.write(line(request_id=f"{number}b"))
+    found += reader.read()
+    assert sorted(access.request_id for access in found) == sorted(f"{n}{x}" for n in range(9) for x in "ab")
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "access.jsonl.1",
+        "access.jsonl.2",
+        "access.jsonl.3",
+    ]
+
+
+def json_round(positions: dict[int, int]) -> dict[int, int]:
+    return {int(inode): at for inode, at in json.loads(json.dumps(positions)).items()}
+
+
+def test_small_logs_stay(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    assert not shift(path, 0, 3)
+    path.write_bytes(b"12")
+    assert not shift(path, 3, 3) and shift(path, 2, 1)
