@@ -54,6 +54,11 @@ class Layout:
         return self.folder / "run" / role
 
     @property
+    def shared(self) -> Path:
+        """What all workers of both versions share: `nonces` of signed requests, `limits` of users."""
+        return self.folder / "run" / "shared"
+
+    @property
     def front(self) -> Path:
         """The front: rendered configurations by generation, and `active`, a link to the one in use."""
         return self.folder / "run" / "front"

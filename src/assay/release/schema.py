@@ -42,7 +42,7 @@ class Jwt(Section):
     """Bearer tokens: who asks. Keys come from a file, read again when it changes."""
 
     jwks: str = Field(
-        description="File of public or shared keys (RFC 7517); several at once while keys rotate."
+        description="File of public or shared keys (RFC 7517), or `env:NAME`; several at once while keys rotate."
     )
     algorithms: list[Literal["HS256", "HS384", "HS512", "RS256", "ES256", "EdDSA"]] = Field(
         min_length=1, description="Accepted signatures; never taken from the token itself."
@@ -50,12 +50,18 @@ class Jwt(Section):
     audience: str = Field(min_length=1, description="What `aud` must say.")
     issuer: str | None = Field(default=None, description="What `iss` must say; null: anything.")
     leeway_seconds: Seconds = Field(default=10, description="Clock difference that is forgiven.")
+    required: bool = Field(
+        default=True,
+        description="Requests without a token are refused; false: they are anonymous, and the stable version's.",
+    )
 
 
 class Signatures(Section):
     """HMAC over body, timestamp and nonce, for callers that must prove that a request is theirs and new."""
 
-    secrets: str = Field(description="File with lines `KEY_ID SECRET`, readable by its owner alone.")
+    secrets: str = Field(
+        description="File with lines `KEY_ID SECRET`, readable by its owner alone, or `env:NAME`."
+    )
     window_seconds: float = Field(
         default=60, gt=0, le=3600, description="Age at which a request is refused; nonces are kept as long."
     )
@@ -70,7 +76,7 @@ class Limits(Section):
     per_user: str | None = Field(
         default=None,
         pattern=r"^[1-9][0-9]*/(second|minute|hour)$",
-        description="Requests per verified user, e.g. `600/minute`; null: no limit.",
+        description="Requests per verified user and version, e.g. `600/minute`; null: no limit.",
     )
     per_address: int | None = Field(
         default=None,

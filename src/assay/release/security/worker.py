@@ -1,0 +1,17 @@
+"""gunicorn's worker for the identity service."""
+
+from uvicorn_worker import UvicornWorker  # type: ignore[import-untyped]
+
+
+class QuietWorker(UvicornWorker):  # type: ignore[misc]
+    """No access log: the front has one, without tokens."""
+
+    CONFIG_KWARGS = {
+        "loop": "uvloop",
+        "http": "httptools",
+        "ws": "none",
+        "lifespan": "off",
+        "access_log": False,
+        "proxy_headers": False,
+        "server_header": False,
+    }
