@@ -51,7 +51,7 @@ def reproduce(again: Again, tell: Callable[[str], None]) -> Reproduction:
 
     Raises: ValueError for an archive that is damaged or data that are not named; NotReproduced.
     """
-    with contents(again.archive) as found:
+    with contents(again.archive, tolerant=True) as found:
         _refuse_damaged(found)
         experiment = read_experiment(found.results / "experiment.yaml")
         about = About.parse(
@@ -79,12 +79,12 @@ def reproduce(again: Again, tell: Callable[[str], None]) -> Reproduction:
 
 
 def _refuse_damaged(found: Contents) -> None:
-    """Nothing of an archive is run that is not what its checksums say."""
+    """Nothing of an archive is run that is not to the bit what was written: its files, and the zip around them."""
     if not found.is_archive:
         raise ArchiveError(
             f"{found.path}: is no archive: there is no code in it to run; name a NAME.crate.zip"
         )
-    if problems := list(checksums(found.root)):
+    if problems := [*found.problems, *checksums(found.root)]:
         raise ArchiveError(
             f"{found.path}: {problems[0]}; nothing of it is run: see assay verify {found.path}"
         )
