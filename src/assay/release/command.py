@@ -6,6 +6,7 @@ import importlib
 ACTIONS: dict[str, tuple[str, str]] = {
     "identity": ("tell the front whose a token is", "assay.release.security.service"),
     "bundle": ("from a finished experiment to what can be served", "assay.release.bundle.command"),
+    "registry": ("versions, aliases, and which served whom when and why", "assay.release.registry.command"),
 }
 """What each action does, and the module with its `declare` and `run`, imported when it is asked for."""
 

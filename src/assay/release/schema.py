@@ -20,7 +20,7 @@ class Registry(Section):
     model: Name = Field(description="Name of the model in the registry.")
     uri: str = Field(
         default="releases/registry",
-        description="`http(s)://…` or `sqlite:///…` of an MLflow tracking server, or a folder.",
+        description="`http(s)://…` of an MLflow server, or a folder.",
     )
 
 

@@ -21,7 +21,7 @@ _KEY, _HASH = f"{PREFIX}key", f"{PREFIX}record_sha256"
 _METRICS, _PARAMS = 500, 50
 """Of one request; MLflow takes 1,000 and 100."""
 _SECRETS = ("PASSWORD", "TOKEN", "SECRET", "KEY")
-_DEFAULTS = {
+DEFAULTS = {
     # What MLflow would try for many minutes: the next run sends what this one could not.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
@@ -96,7 +96,7 @@ def _sent(results: Path, uri: str) -> Sent:
 def _send(results: Path, uri: str, experiment: str, left: list[Entry], sent: Sent) -> None:
     if not left:
         return
-    for name, value in _DEFAULTS.items():
+    for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
     try:
         import mlflow.exceptions

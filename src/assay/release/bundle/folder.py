@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from assay.release.bundle.manifest import MANIFEST, Manifest
@@ -80,3 +80,28 @@ def _write(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def copy(source: Path, places: Sequence[str], target: Path) -> None:
+    """Copy a bundle's files, and no others, to a folder that is not there yet; whole, or not at all.
+
+    Of two that copy at once, the first one's stays.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    try:
+        work.chmod(0o755)
+        for place in (*places, MANIFEST):
+            path = work / place
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write(path, (source / place).read_bytes())
+        for folder in sorted({path.parent for path in work.rglob("*")} | {work}):
+            sync(folder)
+        try:
+            work.rename(target)
+        except OSError:
+            if not (target / MANIFEST).exists():
+                raise
+        sync(target.parent)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)

@@ -7,19 +7,18 @@ Weights and golden inputs are safetensors, the rest is text. The one thing that 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
 
-from assay.models.build import build
 from assay.records import sha256_bytes, sha256_file
 from assay.release.bundle.manifest import GOLDEN, MANIFEST, MODULES, WEIGHTS, Manifest
-from assay.release.bundle.network import Network
-from assay.training.execution import place
+
+if TYPE_CHECKING:  # whoever only looks at bundles does without PyTorch
+    import torch
+
+    from assay.release.bundle.network import Network
 
 ANEW = "make the bundle again: assay release bundle results/EXPERIMENT --arm NAME"
 
@@ -51,11 +50,17 @@ class Bundle:
             raise BundleError(f"{self.folder / GOLDEN}: holds {found}, not {shapes}; {ANEW}")
         return tensors["inputs"].float().numpy(), tensors["outputs"].float().numpy()
 
-    def network(self, device: str | torch.device = "cpu") -> Network:
+    def network(self, device: "str | torch.device" = "cpu") -> "Network":
         """The model with its preprocessing, ready to be called.
 
         Raises: BundleError for weights that do not fit; ValueError for a model that cannot be built here.
         """
+        import torch
+
+        from assay.models.build import build
+        from assay.release.bundle.network import Network
+        from assay.training.execution import place
+
         manifest = self.manifest
         model = build(
             manifest.model,
@@ -143,8 +148,11 @@ def _sha256(path: Path) -> str:
         raise BundleError(f"{path}: cannot be read: {error.strerror}; {ANEW}") from None
 
 
-def _tensors(bundle: Bundle, name: str) -> dict[str, torch.Tensor]:
+def _tensors(bundle: Bundle, name: str) -> "dict[str, torch.Tensor]":
     """The content of a file, once more compared with its checksum: it may have changed since `read`."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
     path = bundle.folder / name
     try:
         content = path.read_bytes()
@@ -153,6 +161,6 @@ def _tensors(bundle: Bundle, name: str) -> dict[str, torch.Tensor]:
     if sha256_bytes(content) != bundle.manifest.files[name]:
         raise BundleError(f"{path}: was changed; {ANEW}")
     try:
-        return load_tensors(content)
+        return load(content)
     except SafetensorError as error:
         raise BundleError(f"{path}: is not a whole safetensors file: {error}; {ANEW}") from None

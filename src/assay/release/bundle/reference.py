@@ -76,8 +76,8 @@ def names(pixels: Sequence[tuple[int, int, int]]) -> list[str]:
 def describe(values: Floats) -> Feature:
     """Of one number over all samples, [N]."""
     quantiles = np.quantile(values, PERCENT)
-    deciles = np.quantile(values, np.arange(1, BINS) / BINS)
-    # An edge at the least value would leave nothing below it.
+    # Values that are there, but for the least one: so no bin is empty.
+    deciles = np.quantile(values, np.arange(1, BINS) / BINS, method="higher")
     edges = np.unique(deciles[deciles > values.min()])
     counts = np.bincount(np.searchsorted(edges, values, side="right"), minlength=len(edges) + 1)
     return Feature(
