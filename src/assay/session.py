@@ -1,6 +1,5 @@
 """What one run of the workflow holds while it goes: the experiment's lock and the process that forks jobs."""
 
-import fcntl
 import os
 import select
 import signal
@@ -9,6 +8,7 @@ import threading
 from pathlib import Path
 from typing import IO
 
+from assay import holding
 from assay.forkserver import Server
 
 VARIABLE = "ASSAY_SESSION"
@@ -69,20 +69,11 @@ def end_with_session() -> None:
 
 
 def hold(path: Path) -> IO[str]:
-    """An exclusive lock on `path` that lasts until the file is closed or the process ends."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = path.open("a+", encoding="utf-8")
+    """The experiment's lock. Raises: ExperimentInUse."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.seek(0)
-        holder = file.read().strip() or "unknown"
-        file.close()
+        return holding.hold(path)
+    except holding.InUse as holder:
         raise ExperimentInUse(
             f"{path.parent}: another run of this experiment is going on (process {holder}); "
             "wait for it, stop it, or give this experiment another `name`"
         ) from None
-    file.truncate(0)
-    file.write(f"{os.getpid()} on {os.uname().nodename}\n")
-    file.flush()
-    return file

@@ -27,7 +27,7 @@ LINE = [
     "monitoring",
     "release",
 ]
-BELOW_ALL = ["records", "clock", "config", "sources", "environment", "registry", "isolation"]
+BELOW_ALL = ["records", "clock", "holding", "config", "sources", "environment", "registry", "isolation"]
 
 
 def imported(path: Path) -> Iterator[str]:

@@ -4,6 +4,9 @@ import argparse
 import importlib
 
 ACTIONS: dict[str, tuple[str, str]] = {
+    "check": ("read a release file and say what it would do", "assay.release.ramp.check_command"),
+    "status": ("what is served to whom, and how sure the judge is", "assay.release.ramp.status_command"),
+    "watch": ("the status, live, until the release is over", "assay.release.ramp.watch_command"),
     "identity": ("tell the front whose a token is", "assay.release.security.service"),
     "bundle": ("from a finished experiment to what can be served", "assay.release.bundle.command"),
     "registry": ("versions, aliases, and which served whom when and why", "assay.release.registry.command"),

@@ -31,6 +31,16 @@ class Layout:
         return self.folder / "journal.jsonl"
 
     @property
+    def lock(self) -> Path:
+        """Held by the controller as long as it lives."""
+        return self.folder / ".lock"
+
+    @property
+    def told(self) -> Path:
+        """How much of the journal the webhook has."""
+        return self.folder / "run" / "webhook.json"
+
+    @property
     def orders(self) -> Path:
         """What a person wants, one file per order, taken by the controller."""
         return self.folder / "orders"
@@ -57,6 +67,16 @@ class Layout:
     def shared(self) -> Path:
         """What all workers of both versions share: `nonces` of signed requests, `limits` of users."""
         return self.folder / "run" / "shared"
+
+    @property
+    def shadow(self) -> Path:
+        """Which share of the stable version's requests is copied, and where to: read again when it changes."""
+        return self.folder / "run" / "shadow.json"
+
+    @property
+    def judge(self) -> Path:
+        """What the judge has read so far, and what it made of it."""
+        return self.folder / "judge.json"
 
     @property
     def front(self) -> Path:

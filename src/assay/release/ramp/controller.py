@@ -90,9 +90,12 @@ class Controller:
         self.told(self._last)
         return True
 
-    def run(self, *, until_held: bool = False) -> State:
-        """Until the release is over and all is as wanted; until `stopping` is set; on request until it is held."""
-        while not self.tick() and not self.stopping.is_set():
+    def run(self, *, until_held: bool = False, stay: bool = False) -> State:
+        """Until the release is over and all is as wanted; until `stopping` is set; on request until it is held.
+
+        stay: go on after its end, and keep running what is served.
+        """
+        while not (self.tick() and not stay) and not self.stopping.is_set():
             if until_held and (self.state.held is not None or self.state.paused):
                 break
             self.stopping.wait(TICK_SECONDS)
@@ -159,8 +162,9 @@ class Controller:
             self._since.pop("candidate", None)
             return look
         away = self._lasts("candidate")
-        limit = START_SECONDS if state.phase == "preflight" else self.release.judge.guards.unready_seconds
-        if away < limit:
+        beginning = state.phase == "preflight"
+        limit = START_SECONDS if beginning else self.release.judge.guards.unready_seconds
+        if away < limit and not (beginning and running.refused):
             return look
         return Look("rollback", (f"the candidate is not ready for {away:.1f} s: {running.detail or 'down'}",))
 

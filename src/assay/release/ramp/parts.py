@@ -19,7 +19,10 @@ class Real:
 
     share: float
     shadow: float
-    early: bool
+    early: bool | None
+    """Whether early users have the candidate; None: there are none."""
+    current: bool = True
+    """Whether it sends requests to where the versions are."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,9 @@ class Running:
     """None: nothing runs."""
     ready: bool
     detail: str = ""
+    starting: bool = False
+    refused: bool = False
+    """It ended by itself and says that this version cannot be served."""
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ def reconcile(state: State, parts: Parts, number: int) -> tuple[list[str], Real 
     if real is None:
         trouble.append("front: does not answer")
     elif not _same(real, wanted):
-        trouble.append(f"front: share {real.share:g}, wanted {wanted.share:g}")
+        trouble.append(f"front: has share {real.share:g}, wanted is {wanted.share:g}")
     elif wanted.candidate is None and ready["candidate"].version is not None:
         _stop(parts, trouble)
     _name(parts, wanted, trouble)
@@ -43,13 +43,15 @@ def reconcile(state: State, parts: Parts, number: int) -> tuple[list[str], Real 
 
 
 def _exposes_more(real: Real, wanted: Wanted) -> bool:
-    return real.share > wanted.share or real.shadow > wanted.shadow or (real.early and not wanted.early)
+    return (
+        real.share > wanted.share or real.shadow > wanted.shadow or (real.early is True and not wanted.early)
+    )
 
 
 def _same(real: Real, wanted: Wanted) -> bool:
     """nginx counts shares in hundredths of a percent."""
     close = abs(real.share - wanted.share) < 1e-4 and abs(real.shadow - wanted.shadow) < 1e-4
-    return close and real.early == wanted.early
+    return close and real.current and real.early in (None, wanted.early)
 
 
 def _version(state: State, version: str | None) -> Version | None:

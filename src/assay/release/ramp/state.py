@@ -77,4 +77,9 @@ def title(state: State, release: Release) -> str:
     """The phase in words: `step 2 of 4 (10%)`."""
     if state.phase != "step" or state.step is None:
         return state.phase.replace("_", " ")
-    return f"step {state.step + 1} of {len(release.ramp.steps)} ({state.wanted.share:.4g} of users)"
+    return f"step {state.step + 1} of {len(release.ramp.steps)} ({percent(state.wanted.share)} of users)"
+
+
+def percent(share: float) -> str:
+    """`10%`, `0.25%`."""
+    return f"{share * 100:.4g}%"

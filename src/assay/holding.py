@@ -1,0 +1,47 @@
+"""A lock that ends with its holder: the kernel's, so that nothing has to be unlocked after `kill -9` (ADR 3)."""
+
+import fcntl
+import os
+from pathlib import Path
+from typing import IO
+
+
+class InUse(RuntimeError):
+    """Somebody else holds it."""
+
+
+def hold(path: Path) -> IO[str]:
+    """An exclusive lock on `path` that lasts until the file is closed or the process ends.
+
+    Raises: InUse whose text names the process that holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.open("a+", encoding="utf-8")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = holder_of(file)
+        file.close()
+        raise InUse(holder) from None
+    file.truncate(0)
+    file.write(f"{os.getpid()} on {os.uname().nodename}\n")
+    file.flush()
+    return file
+
+
+def holder(path: Path) -> str | None:
+    """Who holds it, `PROCESS on HOST`; None: nobody does."""
+    try:
+        with path.open("r", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return holder_of(file)
+    except FileNotFoundError:
+        pass
+    return None
+
+
+def holder_of(file: IO[str]) -> str:
+    file.seek(0)
+    return file.read().strip() or "unknown"

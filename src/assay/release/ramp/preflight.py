@@ -1,0 +1,183 @@
+"""What must be right before a release begins: all that is wrong is told at once, and nothing has been started yet."""
+
+import json
+import os
+import shutil
+import socket
+import stat
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from assay.release.bundle.manifest import Manifest
+from assay.release.bundle.read import read
+from assay.release.layout import Layout
+from assay.release.ramp.state import Version
+from assay.release.schema import Release
+
+LEAST_FREE_BYTES = 200 * 1024 * 1024
+_ENVIRONMENT = "env:"
+
+
+class Refused(ValueError):
+    """What speaks against beginning, a line each."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The two versions, read and compared with their checksums."""
+
+    stable: Version
+    candidate: Version
+    old: Manifest
+    new: Manifest
+
+
+def check(release: Release, layout: Layout, pair: Pair, *, forced: str | None, front_runs: bool) -> list[str]:
+    """Everything that can be known before anything is started. forced: why a worse candidate is let through.
+
+    Returns: what is noteworthy and no reason to refuse. Raises: Refused.
+    """
+    against = [
+        *_alike(pair),
+        *_files(release),
+        *_place(release, layout),
+        *([] if front_runs else _port(release)),
+    ]
+    said, worse = verdict(pair.new, pair.old)
+    if worse and forced is None:
+        against.append(
+            f"offline the candidate is worse: {'; '.join(worse)}; to release it all the same, write why: --force REASON"
+        )
+    if against:
+        raise Refused("\n".join(f"{release.name}: {text}" for text in against))
+    return said
+
+
+def pair_of(stable: Path, candidate: Path) -> Pair:
+    """Raises: BundleError for a bundle that is missing or was changed."""
+    old, new = read(stable).manifest, read(candidate).manifest
+    return Pair(
+        Version(version=old.version, folder=str(stable.absolute())),
+        Version(version=new.version, folder=str(candidate.absolute())),
+        old,
+        new,
+    )
+
+
+def verdict(new: Manifest, old: Manifest) -> tuple[list[str], list[str]]:
+    """What the experiment said of the candidate, and which of it is `worse` than what users have."""
+    if new.verdict is None:
+        return ["offline: nothing was compared"], []
+    said = [f"offline: {new.verdict.headline}"]
+    if not new.verdict.contract_valid:
+        said.append(
+            "offline: the comparison's contract was not valid: its numbers do not compare the models alone"
+        )
+    worse = []
+    for claim in new.verdict.claims:
+        mine = claim.arm == new.arm and claim.baseline == old.arm
+        if mine and claim.verdict == "worse":
+            worse.append(claim.sentence)
+        if claim.arm == old.arm and claim.baseline == new.arm and claim.verdict == "better":
+            worse.append(claim.sentence)
+    return said, worse
+
+
+def _alike(pair: Pair) -> Iterator[str]:
+    old, new = pair.old, pair.new
+    if old.version == new.version:
+        yield f"versions: stable and candidate are the same version, {old.version}; name two"
+    if old.input.shape != new.input.shape:
+        yield f"versions: stable takes {list(old.input.shape)}, the candidate {list(new.input.shape)}: requests would not fit"
+    if old.classes != new.classes:
+        yield f"versions: classes differ: {_first_difference(old.classes, new.classes)}; answers would mean other things"
+
+
+def _first_difference(old: list[str], new: list[str]) -> str:
+    if len(old) != len(new):
+        return f"{len(old)} and {len(new)} of them"
+    number = next(number for number, pair in enumerate(zip(old, new, strict=True)) if pair[0] != pair[1])
+    return f"number {number} is {old[number]!r} and {new[number]!r}"
+
+
+def _files(release: Release) -> Iterator[str]:
+    """Files that the release names: there, and secret where they have to be."""
+    jwt, signatures, tls = release.serving.jwt, release.serving.signatures, release.routing.tls
+    if jwt is not None:
+        shared = any(algorithm.startswith("HS") for algorithm in jwt.algorithms)
+        yield from _file("serving.jwt.jwks", jwt.jwks, secret=shared)
+    if signatures is not None:
+        yield from _file("serving.signatures.secrets", signatures.secrets, secret=True)
+    if tls is not None:
+        yield from _file("routing.tls.certificate", tls.certificate, secret=False)
+        yield from _file("routing.tls.key", tls.key, secret=True)
+
+
+def _file(key: str, name: str, *, secret: bool) -> Iterator[str]:
+    if name.startswith(_ENVIRONMENT):
+        if name.removeprefix(_ENVIRONMENT) not in os.environ:
+            yield f"{key}: the variable {name.removeprefix(_ENVIRONMENT)} is not set"
+        return
+    try:
+        found = Path(name).stat()
+        with Path(name).open("rb"):
+            pass
+    except OSError as error:
+        yield f"{key}: {name}: {error.strerror}; write the path of a file that can be read here"
+        return
+    if not stat.S_ISREG(found.st_mode):
+        yield f"{key}: {name}: is no file"
+    elif secret and found.st_mode & 0o077:
+        yield f"{key}: {name}: others may read it; run: chmod 600 {name}"
+    elif found.st_mode & 0o002:
+        yield f"{key}: {name}: everybody may write to it; run: chmod o-w {name}"
+
+
+def _place(release: Release, layout: Layout) -> Iterator[str]:
+    """Room for logs, and a folder that can be written to."""
+    try:
+        layout.folder.mkdir(parents=True, exist_ok=True)
+        probe = layout.folder / ".writable"
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        yield f"folder: {layout.folder}: cannot be written to ({error.strerror})"
+        return
+    free = shutil.disk_usage(layout.folder).free
+    if free < LEAST_FREE_BYTES:
+        yield f"folder: {layout.folder}: {free / 1e6:.0f} MB free, {LEAST_FREE_BYTES / 1e6:.0f} are the least for its logs"
+
+
+def _port(release: Release) -> Iterator[str]:
+    address, port = release.routing.address, release.routing.port
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+        except OSError as error:
+            yield (
+                f"routing.port: {address} port {port}: {os.strerror(error.errno or 0)}; end what listens there, or write "
+                "another port"
+            )
+
+
+def health(address: str, version: str) -> list[str]:
+    """What speaks against a version that runs: it must answer, and be the one that is meant, golden outputs and all."""
+    try:
+        with urllib.request.urlopen(f"http://{address}/health/ready", timeout=10) as answer:
+            said = json.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        return [f"{address}: /health/ready answers {error.code}"]
+    except (OSError, ValueError) as error:
+        return [f"{address}: /health/ready: {error}"]
+    if said.get("model_version") != version:
+        return [f"{address}: serves {said.get('model_version')}, not {version}"]
+    golden = said.get("golden") or {}
+    deviation, tolerance = golden.get("deviation"), golden.get("tolerance")
+    if deviation is None or tolerance is None or not deviation <= tolerance:
+        return [f"{address}: golden outputs are off by {deviation}, {tolerance} is what arithmetic explains"]
+    return []
