@@ -17,8 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from assay.clock import now as now
 
-Outcome = Literal["completed", "diverged", "out_of_memory", "failed", "interrupted", "invalid"]
-"""`invalid`: measured, in circumstances in which the numbers say nothing."""
+Outcome = Literal["completed", "diverged", "out_of_memory", "failed", "interrupted", "invalid", "pruned"]
+"""`invalid`: measured, in circumstances in which the numbers say nothing. `pruned`: a trial that its sweep stopped early."""
 Stage = Literal["health", "data", "train", "evaluate", "profile", "trace", "compare", "report", "archive"]
 ASKED_TO_END = "asked to end by signal {signal}"
 """What a run that wrote a checkpoint and ended on request says in its text log."""

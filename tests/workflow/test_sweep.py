@@ -1,6 +1,10 @@
 """Tuning in the workflow: what runs, in which settings, and what a change runs again."""
 
 import json
+import os
+import shutil
+import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -127,3 +131,40 @@ def test_a_bayesian_search_goes_round_by_round_and_on_where_it_was(tuned: Projec
         tuned.run(target)
         assert [(folder / f"proposed/round-{number}.json").read_bytes() for number in (0, 1)] == proposals
         assert (folder / "selected.json").read_bytes() == selected
+
+
+def test_a_search_that_stops_trials_and_is_killed_ends_with_the_same(tuned: Project) -> None:
+    """Killed once trials are compared, and taken up again: the same selection, from weights that are the same to the bit."""
+    target = "results/tiny/sweep/cnn/selected.json"
+    folder = tuned.results / "sweep" / "cnn"
+    longer = {"epochs": 12, "batch_size": 16, "checkpoint_seconds": 0.1}
+    with written(tuned, {"trials": 4, "prune": {"after": [2], "reduction_factor": 2}}, training=longer):
+        planned = tuned.planned(target)
+        assert (planned["train_trial_to_rung"], planned["prune_trials"], planned["train_trial"]) == (4, 1, 4)
+        found = []
+        for killed in (False, True):
+            shutil.rmtree(folder)
+            if killed:
+                running = tuned.start(target)
+                end = time.monotonic() + 120
+                while not (folder / "rungs" / "rung-0.json").exists():
+                    assert time.monotonic() < end and running.poll() is None, tuned.output.read_text()
+                    time.sleep(0.02)
+                os.kill(running.pid, signal.SIGKILL)
+                running.wait()
+            tuned.run(target)
+            trials = [
+                Record.read(folder / f"trial-{number}/seed-1000/train/record.json") for number in range(4)
+            ]
+            found.append(
+                [
+                    (one.outcome, one.details["epochs"], one.weights_sha256, one.batches_sha256)
+                    for one in trials
+                ]
+            )
+            found[-1].append((folder / "selected.json").read_bytes())
+        assert found[0] == found[1]
+        outcomes = sorted(one[:2] for one in found[0][:4])
+        assert outcomes == [("completed", 12), ("completed", 12), ("pruned", 2), ("pruned", 2)]
+        assert not list(folder.rglob("checkpoint")) and not list(folder.rglob("*.safetensors"))
+        assert tuned.planned(target) == {}

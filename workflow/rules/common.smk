@@ -49,6 +49,7 @@ wildcard_constraints:
     block="[0-9]+",
     trial="[0-9]+",
     round="[0-9]+",
+    rung="[0-9]+",
 
 
 def run_targets(pattern):
@@ -138,7 +139,7 @@ def module_roots(*sources):
     return MODULE_ROOTS if any(map(user_sources, sources)) else ["."]
 
 
-def trained(stage, name, settings):
+def trained(stage, name, settings, **options):
     """Parameters of a stage that runs the model of an arm."""
     source = (EXPERIMENT.arms | REPEATED.arms)[name].model.source
-    return stage_params(stage, settings=settings, module_root=module_roots(source))
+    return stage_params(stage, settings=settings, module_root=module_roots(source), **options)

@@ -54,6 +54,7 @@ def lost_files():
     made += profile_targets("results/{experiment}/profile/block-{block}/{arm}/record.json")
     made += trace_targets("results/{experiment}/trace/{arm}/record.json")
     made += [*sweep_files(), *(path for arm in SWEPT for path in trial_records(arm))]
+    made += [path for arm in SWEPT for rung in range(len(RUNGS)) for path in rung_records(arm, rung)]
     if EXPERIMENT.noise.enabled:
         made += [*noise_floor(), *noise_records()]
     return [path for path in made if not os.path.exists(path)]

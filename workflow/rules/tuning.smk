@@ -68,9 +68,37 @@ POINTS = (
 def trial_params(wildcards):
     """Of one trial. A point that is known is written out, so that a change of the space reruns the trials that it changes."""
     arm, trial = wildcards.arm, int(wildcards.trial)
-    if POINTS:
-        return trained("train", arm, settings_at(EXPERIMENT.arms[arm], POINTS[arm][trial]))
-    return trained("train", arm, f"@{proposal(arm, trial)}#{trial}")
+    if not POINTS:
+        return trained("train", arm, f"@{proposal(arm, trial)}#{trial}")
+    settings = settings_at(EXPERIMENT.arms[arm], POINTS[arm][trial])
+    rung = int(wildcards.rung) if "rung" in wildcards.keys() else len(RUNGS)
+    options = {"until": RUNGS[rung]} if rung < len(RUNGS) else {}
+    if rung:
+        stopped, compared = before_rung(wildcards)
+        options |= {"rung": f"{compared}#{trial}", "stopped": stopped}
+    return trained("train", arm, settings, **options)
+
+
+RUNGS = EXPERIMENT.sweep.prune.after if SWEPT and EXPERIMENT.sweep.prune else []
+"""Epochs after which trials are compared, and bad ones stopped."""
+
+
+def rung_records(arm, rung):
+    """What is compared at a rung: one path per trial and seed."""
+    pattern = f"results/{EXPERIMENT.name}/sweep/{arm}/trial-{{trial}}/seed-{{seed}}/rung-{rung}/record.json"
+    return expand(pattern, trial=range(trial_count(EXPERIMENT.sweep, arm)), seed=EXPERIMENT.sweep.seeds)
+
+
+def before_rung(wildcards):
+    """What a trial was at the rung before, and which trials go on from there; nothing before the first."""
+    rung = int(wildcards.rung) if "rung" in wildcards.keys() else len(RUNGS)
+    if not rung:
+        return []
+    folder = f"results/{EXPERIMENT.name}/sweep/{wildcards.arm}"
+    return [
+        f"{folder}/trial-{wildcards.trial}/seed-{wildcards.seed}/rung-{rung - 1}/record.json",
+        f"{folder}/rungs/rung-{rung - 1}.json",
+    ]
 
 
 def proposal(arm, trial):

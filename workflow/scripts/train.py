@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def main(argv: list[str] | None = None) -> int:
-    from assay.config.chosen import given_settings
+    from assay.config.chosen import given_settings, goes_on
     from assay.isolation.supervisor import add_options, supervise
 
     parser = argparse.ArgumentParser(description=__doc__)
@@ -21,6 +21,9 @@ def main(argv: list[str] | None = None) -> int:
         "--module-root", type=Path, nargs="+", default=[Path()], help="where modules are sought"
     )
     parser.add_argument("--rank", action="store_true", help="be one process of a run on several devices")
+    parser.add_argument("--until", type=int, metavar="EPOCHS", help="pause there; the next command goes on")
+    parser.add_argument("--rung", metavar="FILE#TRIAL", help="where its sweep says whether the trial goes on")
+    parser.add_argument("--stopped", type=Path, metavar="RECORD", help="what the trial is if it does not")
     parser.add_argument(
         "--telemetry", type=float, metavar="SECONDS", help="between two samples of the machine; without: none"
     )
@@ -28,12 +31,15 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         settings = given_settings(arguments.settings)
+        further = arguments.rung is None or goes_on(arguments.rung)
     except ValueError as error:
         print(f"train: {arguments.arm}: {error}", file=sys.stderr)
         return 1
     execution = settings.get("execution", {})
     # The ranks of a run are bounded with the process that starts them.
-    crossing = None if arguments.rank else supervise(arguments, arguments.record.parent, execution)
+    crossing = (
+        None if arguments.rank or not further else supervise(arguments, arguments.record.parent, execution)
+    )
 
     from assay.config.arm import Arm
     from assay.training.run import Run, train
@@ -47,9 +53,14 @@ def main(argv: list[str] | None = None) -> int:
         output=arguments.record.parent,
         checkpoint=arguments.record.parents[1] / "checkpoint",
         module_roots=arguments.module_root,
+        until=arguments.until,
         telemetry=arguments.telemetry,
     )
     try:
+        if not further:
+            from assay.training.ending import leave_stopped
+
+            return leave_stopped(run, arguments.stopped)
         if crossing is not None:
             from assay.training.ending import leave_crossing
 

@@ -58,7 +58,13 @@ def _sweep(experiment: Experiment) -> Iterator[str]:
     for arm in swept_arms(experiment):
         yield from (f"{FOLDER}/{arm}/{file}" for file in (SELECTED, TRIALS))
         for trial in range(trial_count(sweep, arm)):
-            yield from (f"{FOLDER}/{arm}/trial-{trial}/seed-{seed}/train/record.json" for seed in sweep.seeds)
+            stages = [
+                "train",
+                *(f"rung-{rung}" for rung in range(len(sweep.prune.after) if sweep.prune else 0)),
+            ]
+            for stage in stages:
+                folder = f"{FOLDER}/{arm}/trial-{trial}"
+                yield from (f"{folder}/seed-{seed}/{stage}/record.json" for seed in sweep.seeds)
 
 
 class Belonging:

@@ -14,10 +14,11 @@ from assay.comparison.variables import ABSENT, Getter, factor_of, variable
 from assay.config.arm import spec_of
 from assay.config.schema import Experiment
 from assay.config.sweep import FOLDER, SELECTED, TRIALS, Sweep
-from assay.config.trials import swept_arms, trial_count
+from assay.config.trials import sweep_epochs, swept_arms, trial_count
 from assay.records import RecordError, canonical_json
 from assay.sweep.model import Selected, Trials
-from assay.sweep.select import record_path, search
+from assay.sweep.read import record_path
+from assay.sweep.select import search
 
 
 @dataclass
@@ -42,14 +43,16 @@ def with_sweep(
     if sweep is None:
         return contract
     found = _read(as_written, sweep, results)
+    searched = {arm: _searched(as_written, arm, results) for arm in swept_arms(as_written)}
     lines = [
         _trials(as_written, sweep, found),
         _epochs(as_written, found),
+        _compute(as_written, sweep, searched),
         _seeds(as_written, sweep, found),
         _data(found, runs),
         _batches(found),
         _circumstances(found, checks.declared_differences(experiment)),
-        _selection(as_written, experiment, results),
+        _selection(experiment, searched, results),
     ]
     variables = [*contract.variables, *lines]
     valid = not any(line.status == "violated" for line in variables)
@@ -105,6 +108,54 @@ def _epochs(experiment: Experiment, found: _Found) -> Variable:
     return _variable("epochs", status, len(found.evidence), values, message, factor)
 
 
+def _searched(experiment: Experiment, arm: str, results: Path) -> tuple[Trials, Selected] | RecordError:
+    """What the records of an arm's trials give, or why they give nothing."""
+    assert experiment.sweep is not None
+    folder = results / FOLDER / arm
+    try:
+        return search(experiment.name, arm, experiment.sweep, experiment.arms[arm], folder)
+    except RecordError as error:
+        return error
+
+
+def _compute(
+    experiment: Experiment, sweep: Sweep, searched: Mapping[str, tuple[Trials, Selected] | RecordError]
+) -> Variable:
+    """Epochs that tuning each arm may take, and took: less only where trials failed."""
+    planned = {
+        arm: sweep_epochs(sweep, arm, experiment.arms[arm].training.epochs) if arm in searched else 0
+        for arm in experiment.arms
+    }
+    spent: dict[str, int | None] = {}
+    failed: dict[str, int] = {}
+    for arm, found in searched.items():
+        runs = [] if isinstance(found, RecordError) else [run for one in found[0].trials for run in one.runs]
+        failed[arm] = sum(run.outcome not in ("completed", "pruned") for run in runs)
+        spent[arm] = None if isinstance(found, RecordError) else found[0].epochs_spent
+    shown = {
+        arm: [
+            f"{spent[arm]} of {planned[arm]} epochs"
+            + (f", {failed[arm]} trainings failed" if failed[arm] else "")
+        ]
+        for arm in searched
+        if spent[arm] is not None
+    }
+    off = next((arm for arm in shown if spent[arm] != planned[arm] and not failed[arm]), None)
+    message = factor = None
+    if off is not None:
+        status = "violated"
+        message = f"tuning {off} took {spent[off]} epochs, and its budget is {planned[off]}"
+    elif len(set(planned.values())) > 1:
+        factor = factor_of("training.epochs", experiment.factors)
+        factor = factor or (None if sweep.equal_budgets else "sweep.equal_budgets")
+        status = "declared" if factor else "violated"
+        told = ", ".join(f"{arm} {epochs}" for arm, epochs in planned.items())
+        message = f"the sweep's budgets are not equal: epochs of {told}"
+    else:
+        status = "equal" if len(shown) == len(searched) else "unknown"
+    return _variable("compute", status, len(shown), shown, message, factor)
+
+
 def _seeds(experiment: Experiment, sweep: Sweep, found: _Found) -> Variable:
     values = {arm: [", ".join(map(str, sorted(seeds)))] for arm, seeds in found.seeds.items() if seeds}
     shared = sorted(set().union(*found.seeds.values()) & set(experiment.seeds))
@@ -158,15 +209,18 @@ def _circumstances(found: _Found, declared: Mapping[str, str]) -> Variable:
     )
 
 
-def _selection(as_written: Experiment, experiment: Experiment, results: Path) -> Variable:
+def _selection(
+    experiment: Experiment, searched: Mapping[str, tuple[Trials, Selected] | RecordError], results: Path
+) -> Variable:
     """What was selected is what the records give, once more."""
-    assert as_written.sweep is not None
     evidence: dict[str, list[str]] = {}
     message = None
-    for arm in swept_arms(as_written):
+    for arm, found in searched.items():
         folder = results / FOLDER / arm
         try:
-            told, selected = search(as_written.name, arm, as_written.sweep, as_written.arms[arm], folder)
+            if isinstance(found, RecordError):
+                raise found
+            told, selected = found
             kept, used = Trials.read(folder / TRIALS), Selected.read(folder / SELECTED)
         except RecordError as error:
             message, evidence[arm] = message or str(error), [ABSENT]

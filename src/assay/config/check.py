@@ -191,8 +191,15 @@ def _sweep_cost(sweep: Sweep, plan: SweepEstimate) -> str:
     paths = sorted({path for arm in plan.trials for path in sweep.space_of(arm)})
     return (
         f"sweep     {sweep.method}: {each} at {seeds} {'seed' if seeds == 1 else 'seeds'}, {plan.trainings} trainings "
-        f"({plan.epochs} epochs in all{work})\n          tunes {', '.join(paths)} by {sweep.metric}"
+        f"({plan.epochs} epochs in all{work})\n          tunes {', '.join(paths)} by {sweep.metric}{_stops(sweep)}"
     )
+
+
+def _stops(sweep: Sweep) -> str:
+    if sweep.prune is None:
+        return ""
+    after = ", ".join(map(str, sweep.prune.after))
+    return f"; one trial in {sweep.prune.reduction_factor} goes on after epoch {after}"
 
 
 def noise_cost(plan: NoiseEstimate) -> str:

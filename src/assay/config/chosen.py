@@ -7,6 +7,25 @@ from typing import Any
 from assay.records import RecordError
 
 
+def goes_on(text: str) -> bool:
+    """Whether a sweep lets a trial go on.
+
+    text: `FILE#N`, what the sweep left where it compared trials, and the trial.
+
+    Raises: RecordError naming the file and what is wrong with it.
+    """
+    name, _, trial = text.partition("#")
+    try:
+        return int(trial) in json.loads(Path(name).read_bytes())["goes_on"]
+    except FileNotFoundError:
+        raise RecordError(f"{name}: no such file; run the experiment again") from None
+    except (ValueError, KeyError, TypeError) as error:
+        what = f"{type(error).__name__}: {error}"
+        raise RecordError(
+            f"{name}: names no trials ({what}); remove it and run the experiment again"
+        ) from None
+
+
 def given_settings(text: str) -> dict[str, Any]:
     """The settings of an arm, from JSON, or from a file that a sweep left.
 

@@ -147,6 +147,7 @@ def _sections() -> list[tuple[str, type[BaseModel]]]:
         ("`noise`", schema_models.Noise),
         ("`sweep`", sweep_models.Sweep),
         ("`sweep.space`: a range", sweep_models.Range),
+        ("`sweep.prune`", sweep_models.Prune),
         ("`bounds`", schema_models.Bounds),
         ("`archive`", schema_models.Archive),
         ("`image`", schema_models.Image),

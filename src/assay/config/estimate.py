@@ -8,7 +8,7 @@ from statistics import median
 from assay.config.repeated import repeated, second_self
 from assay.config.schema import Experiment, Profile
 from assay.config.sweep import FOLDER
-from assay.config.trials import swept_arms, trial_count
+from assay.config.trials import sweep_epochs, swept_arms, trial_count
 from assay.records import Record, RecordError
 
 VISIT_START_SECONDS = 4.0
@@ -106,9 +106,7 @@ def estimate_sweep(experiment: Experiment, results: Path) -> SweepEstimate:
     sweep = experiment.sweep
     assert sweep is not None
     trials = {arm: trial_count(sweep, arm) for arm in swept_arms(experiment)}
-    epochs = {
-        arm: count * len(sweep.seeds) * experiment.arms[arm].training.epochs for arm, count in trials.items()
-    }
+    epochs = {arm: sweep_epochs(sweep, arm, experiment.arms[arm].training.epochs) for arm in trials}
     folder = results / experiment.name
     paces = {
         arm: _seconds_an_epoch(folder / FOLDER / arm, "trial-*/seed-*")
@@ -131,6 +129,10 @@ def _sweep_jobs(experiment: Experiment) -> dict[str, int]:
     trials = [trial_count(sweep, arm) for arm in arms]
     rounds = sum(-(-count // sweep.per_round) for count in trials) if sweep.method == "bayesian" else 0
     jobs = {"propose_trials": rounds} if rounds else {}
+    if sweep.prune is not None:
+        rungs = len(sweep.prune.after)
+        jobs["train_trial_to_rung"] = sum(trials) * len(sweep.seeds) * rungs
+        jobs["prune_trials"] = len(arms) * rungs
     return jobs | {"train_trial": sum(trials) * len(sweep.seeds), "select_settings": len(arms)}
 
 

@@ -38,6 +38,20 @@ class Range(Section):
 Domain = list[Value] | Range
 
 
+class Prune(Section):
+    """Bad trials are stopped early, by successive halving: all trials of an arm are compared after so many epochs, and the
+    best go on. How many go on is known beforehand and the same for arms with as many trials, and so are their epochs."""
+
+    after: list[Annotated[int, Field(ge=1)]] = Field(
+        min_length=1,
+        max_length=8,
+        description="Epochs after which trials are compared: rising, and fewer than `training.epochs`, e.g. `[2, 6]`.",
+    )
+    reduction_factor: int = Field(
+        default=3, ge=2, le=100, description="One in so many goes on from each comparison, rounded up."
+    )
+
+
 class Sweep(Section):
     """Settings that are tuned for each arm before the comparison: on the validation split alone, with the same budget for
     all, at seeds that the comparison does not use."""
@@ -73,6 +87,10 @@ class Sweep(Section):
         description="Refuse arms that get different numbers of trials, or none; false declares it, and the report says so.",
     )
     seed: int = Field(default=0, ge=0, description="Of the search itself.")
+    prune: Prune | None = Field(
+        default=None,
+        description="Stop bad trials early, of a grid or a random search; null: all are trained to the end.",
+    )
     per_round: int = Field(
         default=4, ge=1, description="Trials that `bayesian` proposes at once; they run side by side."
     )

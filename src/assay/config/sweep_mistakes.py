@@ -58,6 +58,7 @@ def check_sweep(
         add((*base, "space"), "nothing to tune", _EXAMPLE)
         return
     _check_budgets(sweep, names, add)
+    _check_prune(sweep, arms, add)
     _check_declared(sweep, names, factors, add)
     told: set[tuple[Path, str]] = set()
     for name, arm in arms.items():
@@ -143,6 +144,30 @@ def _check_budgets(sweep: Sweep, names: Sequence[str], add: Add) -> None:
         told = ", ".join(f"{name} {count}" for name, count in counts.items())
         instead = "give all arms as many, e.g. with `method: random` and `trials:`, or declare it: `equal_budgets: false`"
         add(("sweep",), f"unequal budgets: trials of {told}", instead)
+
+
+def _check_prune(sweep: Sweep, arms: Mapping[str, Arm], add: Add) -> None:
+    if sweep.prune is None:
+        return
+    if sweep.method == "bayesian":
+        add(
+            ("sweep", "prune"),
+            "a Bayesian search learns from trials that are trained to the end",
+            "remove it, or write `method: random`",
+        )
+    after, place = sweep.prune.after, ("sweep", "prune", "after")
+    if after != sorted(set(after)):
+        add(place, f"{_numbers(after)}: does not rise", f"write `after: {sorted(set(after))}`")
+    for name, arm in arms.items():
+        epochs = arm.training.epochs
+        if sweep.space_of(name) and max(after) >= epochs:
+            what = f"{max(after)}: {name} has {epochs} training epochs, and nothing is left to save"
+            add(
+                place,
+                what,
+                f"write fewer, e.g. `after: [{max(1, epochs // 4)}]`" if epochs > 1 else "remove `prune`",
+            )
+            return
 
 
 def _check_declared(sweep: Sweep, names: Sequence[str], factors: Sequence[str], add: Add) -> None:

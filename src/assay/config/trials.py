@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from hashlib import sha256
-from itertools import product
+from itertools import pairwise, product
 from typing import Any
 
 from assay.config.arm import Arm, spec_of
@@ -46,6 +46,23 @@ def trial_count(sweep: Sweep, arm: str) -> int:
         assert sweep.trials is not None, "refused when the file was read"
         return sweep.trials
     return math.prod(len(domain) if isinstance(domain, list) else 0 for domain in space.values())
+
+
+def trials_by_rung(sweep: Sweep, arm: str) -> list[int]:
+    """How many trials of an arm are trained up to each comparison of `prune`, and last to the end."""
+    counts = [trial_count(sweep, arm)]
+    if sweep.prune is not None:
+        for _ in sweep.prune.after:
+            counts.append(math.ceil(counts[-1] / sweep.prune.reduction_factor))
+    return counts
+
+
+def sweep_epochs(sweep: Sweep, arm: str, epochs: int) -> int:
+    """Epochs that tuning an arm takes, over all trials and seeds, if none fails. epochs: of a whole training."""
+    ends = [0, *(sweep.prune.after if sweep.prune else ()), epochs]
+    parts = [end - start for start, end in pairwise(ends)]
+    each: int = sum(count * part for count, part in zip(trials_by_rung(sweep, arm), parts, strict=True))
+    return each * len(sweep.seeds)
 
 
 def combinations(space: Mapping[str, Domain]) -> int | None:

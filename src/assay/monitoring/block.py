@@ -16,7 +16,15 @@ STARTS, GAPS = 10.0, 5.0
 """A visit is stalled when it has neither begun nor ended a measurement for so many times the least silence, and for so many
 times the longest wait of this block so far."""
 RECHECK_SECONDS = 10.0
-_WORST: tuple[State, ...] = ("invalid", "failed", "out_of_memory", "diverged", "interrupted", "completed")
+_WORST: tuple[State, ...] = (
+    "invalid",
+    "failed",
+    "out_of_memory",
+    "diverged",
+    "interrupted",
+    "pruned",
+    "completed",
+)
 
 
 class BlockFiles:

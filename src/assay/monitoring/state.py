@@ -16,6 +16,7 @@ State = Literal[
     "failed",
     "interrupted",
     "invalid",
+    "pruned",
     "killed",
 ]
 """As records tell outcomes, and five more.

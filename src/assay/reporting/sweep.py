@@ -20,26 +20,33 @@ def sweep(results: Results) -> Table:
     """Of each arm: what was spent, the selected settings, and their score on the validation split."""
     paths = _paths(results.sweeps)
     columns = [Column("Arm"), Column("Trials", "number"), Column("Failed", "number")]
-    columns += [Column("Seeds", "number"), Column("Epochs each", "number"), Column("Selected", "number")]
+    stops = any(_stops(found) for found in results.sweeps)
+    columns += [Column("Stopped", "number")] if stops else []
+    columns += [Column("Seeds", "number"), Column("Epochs each", "number")]
+    columns += [Column("Epochs spent", "number"), Column("Selected", "number")]
     columns += [
-        Column("Expected of half", "number"),
+        *([] if stops else [Column("Expected of half", "number")]),
         Column("Best", "number"),
         *(Column(path, "number") for path in paths),
     ]
     rows, data = [], []
     for found in results.sweeps:
         chosen, count = found.trials[found.selected], len(found.trials)
-        failed = sum(trial.score is None for trial in found.trials)
-        half = found.curve[max(0, count // 2 - 1)].best
+        stopped = sum(trial.stopped_after is not None for trial in found.trials)
+        failed = sum(trial.score is None for trial in found.trials) - stopped
+        half = [] if stops else [_score(found, found.curve[max(0, count // 2 - 1)].best)]
+        spent = found.epochs_spent
         rows.append(
             [
                 found.arm,
                 str(count),
                 str(failed),
+                *([str(stopped)] if stops else []),
                 str(len(found.seeds)),
                 str(found.epochs),
+                NOTHING if spent is None else f"{spent:,}",
                 f"trial {chosen.number}",
-                _score(found, half),
+                *half,
                 _score(found, chosen.score),
                 *(_value(chosen, path) for path in paths),
             ]
@@ -50,8 +57,10 @@ def sweep(results: Results) -> Table:
             "metric": found.metric,
             "trials": count,
             "failed": failed,
+            "stopped": stopped,
             "seeds": len(found.seeds),
             "epochs": found.epochs,
+            "epochs_spent": spent,
             "selected": chosen.number,
             "score": chosen.score,
         }
@@ -73,10 +82,18 @@ def trials(results: Results) -> Table:
     for found in results.sweeps:
         sign = -1 if found.metric == "validation_accuracy" else 1
         for trial in sorted(
-            found.trials, key=lambda one: (one.score is None, sign * (one.score or 0), one.number)
+            found.trials,
+            key=lambda one: (
+                one.score is None,
+                -(one.stopped_after or 0),
+                sign * (_last(one) or 0),
+                one.number,
+            ),
         ):
-            outcome = next((run.outcome for run in trial.runs if run.outcome != "completed"), "completed")
-            note = next((run.message for run in trial.runs if run.message), None)
+            ends = {run.outcome: run.message for run in trial.runs}
+            failures = [one for one in ends if one not in ("completed", "pruned")]
+            outcome = (failures or ["pruned" if "pruned" in ends else "completed"])[0]
+            note = ends[outcome]
             selected = "selected" if trial.number == found.selected else ""
             path = f"{FOLDER}/{found.arm}/trial-{trial.number}/seed-*/train/record.json"
             rows.append(
@@ -84,18 +101,29 @@ def trials(results: Results) -> Table:
                     found.arm,
                     str(trial.number),
                     outcome.replace("_", " "),
-                    _score(found, trial.score),
+                    _score(found, _last(trial)),
                     *(_value(trial, one) for one in paths),
                     note or selected,
                     path,
                 ]
             )
             line: dict[str, Raw] = {"arm": found.arm, "trial": trial.number, "outcome": outcome}
-            line |= {"score": trial.score, "loss": trial.loss, "selected": bool(selected)}
+            line |= {"score": _last(trial), "stopped_after": trial.stopped_after, "loss": trial.loss}
+            line |= {"selected": bool(selected)}
             data.append(
                 line | {one: _raw(trial.point.get(one)) for one in paths} | {"message": note, "records": path}
             )
     return Table("trials", "Trials of the tuning", columns, rows, data)
+
+
+def _last(trial: Trial) -> float | None:
+    """The score in the end, or where the trial was stopped."""
+    return trial.score if trial.stopped_after is None else trial.rungs[-1]
+
+
+def _stops(found: Trials) -> bool:
+    """Whether the search stopped trials early."""
+    return any(point.epochs is not None for point in found.curve)
 
 
 def sweep_note(results: Results) -> str:
@@ -113,10 +141,19 @@ def sweep_note(results: Results) -> str:
     equal = len(counts) == 1 and not untuned
     budget = "The same budget for every arm" if equal else "Budgets differ between arms, as declared"
     untold = f" Not tuned: {', '.join(untuned)}." if untuned else ""
+    half = "Of half: the best score that half as many trials are expected to find."
     return (
         f"{kinds[first.method][:1].upper()}{kinds[first.method][1:]}, by {_title(first)}. {budget}.{untold} Trials ran at "
         f"{'seed' if len(first.seeds) == 1 else 'seeds'} {numbers.span(first.seeds)}, which the comparison does not use; no trial saw the "
-        "test split. Of half: the best score that half as many trials are expected to find."
+        f"test split. {_stopping(first) if _stops(first) else half}"
+    )
+
+
+def _stopping(found: Trials) -> str:
+    counts = [str(point.trials) for point in found.curve]
+    return (
+        f"Bad trials were stopped early, by successive halving: of each arm {' → '.join(counts)} trials went on from one comparison "
+        "to the next. A stopped trial is shown with its score there, and is never selected."
     )
 
 
@@ -129,6 +166,8 @@ def plots(results: Results) -> tuple[parts.Plot, ...]:
 def budget(results: Results) -> "tuple[Figure, str] | None":
     """The best validation score against the number of trials, by arm."""
     drawn = [found for found in results.sweeps if any(point.best is not None for point in found.curve)]
+    if any(map(_stops, drawn)):
+        return _by_epochs(results, drawn)
     if not drawn or max(len(found.curve) for found in drawn) < 2:
         return None
     styles = parts.styles(results)
@@ -162,6 +201,38 @@ def budget(results: Results) -> "tuple[Figure, str] | None":
     axes.set_ylabel(f"{_title(drawn[0])}{' (%)' if factor == 100 else ' (nats)'}")
     parts.legend(axes, min(len(drawn), MAX_ARMS))
     return figure, _caption(drawn[0]) + parts.cap(len(drawn), MAX_ARMS, "arms")
+
+
+def _by_epochs(results: Results, drawn: list[Trials]) -> "tuple[Figure, str]":
+    """The best score against the epochs that an arm's trials took together, and the trials that were stopped on the way."""
+    styles = parts.styles(results)
+    figure, axes = parts.figure()
+    factor = 100 if drawn[0].metric == "validation_accuracy" else 1
+    for found in drawn[:MAX_ARMS]:
+        style = styles[found.arm]
+        known = [point for point in found.curve if point.best is not None]
+        axes.plot(
+            [point.epochs or 0 for point in known],
+            _scaled(known, "best", factor),
+            color=style.colour,
+            linestyle=style.dash,
+            marker=style.marker,
+            markersize=4,
+            label=parts.short(found.arm),
+        )
+        stopped = [
+            (found.curve[len(trial.rungs) - 1].epochs or 0, factor * score)
+            for trial in found.trials
+            if trial.stopped_after is not None and (score := trial.rungs[-1]) is not None
+        ]
+        if stopped:
+            where, scores = zip(*stopped, strict=True)
+            axes.scatter(where, scores, color=style.colour, marker="x", s=14)
+    axes.set_xlabel("epochs of all trials of an arm")
+    axes.set_ylabel(f"{_title(drawn[0])}{' (%)' if factor == 100 else ' (nats)'}")
+    parts.legend(axes, min(len(drawn), MAX_ARMS))
+    text = "The best score at each comparison and in the end, against the epochs spent until then. Crosses: trials stopped there."
+    return figure, text + parts.cap(len(drawn), MAX_ARMS, "arms")
 
 
 def _caption(found: Trials) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from assay.sweep.model import BudgetPoint
+from assay.sweep.model import BudgetPoint, Trial
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000
@@ -51,6 +51,29 @@ def curve(scores: Sequence[float | None], *, method: str, maximise: bool) -> lis
         generator = np.random.default_rng(0)
         resamples = values[generator.integers(len(values), size=(RESAMPLES, len(values)))]
     return [_point(values, resamples, k, sign) for k in range(1, len(values) + 1)]
+
+
+def by_rung(trials: Sequence[Trial], ends: Sequence[int], *, maximise: bool) -> list[BudgetPoint]:
+    """The best score at each comparison of a search that stops trials, and in the end, with the epochs spent until then.
+
+    ends: epochs of each comparison, and of a whole training. A failed training spent what its record says, or nothing.
+    """
+    points = []
+    for rung, end in enumerate(ends):
+        last = rung == len(ends) - 1
+        reached = [trial for trial in trials if (_went_on(trial, ends) if last else len(trial.rungs) > rung)]
+        found = [trial.score if last else trial.rungs[rung] for trial in reached]
+        scores = [score for score in found if score is not None]
+        spent = sum(min(end, run.epochs or 0) for trial in trials for run in trial.runs)
+        best = (max if maximise else min)(scores, default=None)
+        points.append(BudgetPoint(trials=len(reached), best=best, epochs=spent))
+    return points
+
+
+def _went_on(trial: Trial, ends: Sequence[int]) -> bool:
+    """From the last comparison."""
+    whole = len(trial.rungs) == len(ends) - 1 and trial.rungs[-1] is not None
+    return whole and trial.stopped_after is None
 
 
 def _point(values: Floats, resamples: Floats | None, trials: int, sign: float) -> BudgetPoint:

@@ -26,13 +26,26 @@ class Proposed(Typed):
     trials: list[Proposal]
 
 
+class Rung(Typed):
+    """`rungs/rung-N.json`: which trials go on. Scores are in the trials' records, so that it changes with what it says."""
+
+    schema_version: Literal[1] = 1
+    experiment: str
+    arm: str
+    rung: int = Field(description="From 0.")
+    after: int = Field(description="Epochs that the trials were compared after.")
+    goes_on: list[int] = Field(description="Numbers of trials.")
+
+
 class TrialRun(Typed):
     """One training of a trial."""
 
     seed: int
     outcome: Outcome
     message: str | None = None
-    score: float | None = Field(description="The sweep's metric at the kept epoch; null unless it completed.")
+    score: float | None = Field(
+        description="The sweep's metric at the kept epoch; null unless it completed or was stopped."
+    )
     loss: float | None = Field(description="Validation loss there.")
     epochs: int | None = Field(description="Epochs that it trained; null: not told.")
 
@@ -45,6 +58,12 @@ class Trial(Typed):
     runs: list[TrialRun]
     score: float | None = Field(description="Mean over seeds; null, the worst, unless all runs completed.")
     loss: float | None
+    rungs: list[float | None] = Field(
+        default=[], description="The score at each comparison that it reached; null: it had failed."
+    )
+    stopped_after: int | None = Field(
+        default=None, description="Epochs after which the sweep stopped it; null: it did not."
+    )
 
 
 class BudgetPoint(Typed):
@@ -53,6 +72,9 @@ class BudgetPoint(Typed):
     trials: int
     best: float | None = Field(
         description="Expected best score; null where all of so many trials can have failed."
+    )
+    epochs: int | None = Field(
+        default=None, description="Of a search that stops trials: all epochs spent until then."
     )
     low: float | None = None
     high: float | None = None
@@ -72,6 +94,12 @@ class Trials(Typed):
     trials: list[Trial]
     curve: list[BudgetPoint] = Field(description="Best score against the number of trials.")
     confidence: float | None = Field(description="Level of the curve's intervals; null: it has none.")
+
+    @property
+    def epochs_spent(self) -> int | None:
+        """Over all trials and seeds, those that were stopped or failed included; None where a record does not say."""
+        spent = [run.epochs for trial in self.trials for run in trial.runs]
+        return None if None in spent else sum(epochs for epochs in spent if epochs is not None)
 
     @classmethod
     def read(cls, path: Any) -> Self:

@@ -11,7 +11,7 @@ from assay.config.arm import Arm, spec_of
 from assay.config.sweep import Domain, Sweep
 from assay.config.trials import Point, settings_at, trial_count
 from assay.sweep.model import Proposal, Proposed, Trial
-from assay.sweep.select import points_tried, read_trial, round_path
+from assay.sweep.read import points_tried, read_trial, round_path
 
 MOST_STARTUP = 10
 

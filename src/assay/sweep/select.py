@@ -4,104 +4,24 @@ A training that diverged or ran out of memory is a result: its trial is the wors
 """
 
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean
 
 from assay.config.arm import Arm, spec_of
 from assay.config.schema import Experiment
 from assay.config.sweep import FOLDER, SELECTED, TRIALS, Sweep
-from assay.config.trials import Point, points, settings_at, swept_arms, trial_count
-from assay.records import Record, RecordError
+from assay.config.trials import settings_at, swept_arms
+from assay.records import RecordError
 from assay.sweep import curve
-from assay.sweep.model import Proposed, Selected, Trial, TrialRun, Trials
-
-
-def record_path(folder: Path, trial: int, seed: int) -> Path:
-    """folder: of the arm's sweep."""
-    return folder / f"trial-{trial}" / f"seed-{seed}" / "train" / "record.json"
-
-
-def round_path(folder: Path, number: int) -> Path:
-    """Of the proposals of one round of a Bayesian search."""
-    return folder / "proposed" / f"round-{number}.json"
-
-
-def points_tried(sweep: Sweep, arm: str, folder: Path, count: int | None = None) -> list[Point]:
-    """The settings of the first `count` trials of an arm, by number; None: of all. Raises: RecordError."""
-    if sweep.method != "bayesian":
-        return points(sweep, arm)[:count]
-    count = trial_count(sweep, arm) if count is None else count
-    rounds = range(math.ceil(count / sweep.per_round))
-    proposed = [
-        Proposed.parse(
-            round_path(folder, number),
-            "no such file; run the experiment",
-            "remove it and run the experiment again",
-        )
-        for number in rounds
-    ]
-    return [one.point for found in proposed for one in found.trials][:count]
-
-
-def read_trial(
-    experiment: str, arm: str, sweep: Sweep, settings: Arm, folder: Path, number: int, point: Point
-) -> Trial:
-    """What one trial came to.
-
-    settings: of the arm as in the file. Raises: RecordError for a record that is missing, damaged or of something else.
-    """
-    spec = spec_of(settings_at(settings, point))
-    runs = []
-    for seed in sweep.seeds:
-        path = record_path(folder, number, seed)
-        record = Record.read(path)
-        expected = {"experiment": experiment, "stage": "train", "arm": arm, "seed": seed, "spec": spec}
-        for key, value in expected.items():
-            if getattr(record, key) != value:
-                what = (
-                    "other settings than this trial" if key == "spec" else f"{key} {getattr(record, key)!r}"
-                )
-                raise RecordError(f"{path}: has {what}; remove it and run the experiment again")
-        runs.append(_run(record, seed, sweep.metric))
-    scores = [run.score for run in runs if run.score is not None]
-    losses = [run.loss for run in runs if run.loss is not None]
-    whole = len(scores) == len(losses) == len(runs)
-    return Trial(
-        number=number,
-        point=point,
-        runs=runs,
-        score=fmean(scores) if whole else None,
-        loss=fmean(losses) if whole else None,
-    )
-
-
-def _run(record: Record, seed: int, metric: str) -> TrialRun:
-    values = {
-        name: record.metrics[name].value if record.outcome == "completed" and name in record.metrics else None
-        for name in (metric, "validation_loss")
-    }
-    epochs = record.details.get("epochs")
-    return TrialRun(
-        seed=seed,
-        outcome=record.outcome,
-        message=record.message,
-        score=values[metric],
-        loss=values["validation_loss"],
-        epochs=epochs if isinstance(epochs, int) else None,
-    )
+from assay.sweep.model import BudgetPoint, Selected, Trial, Trials
+from assay.sweep.read import points_tried, rank, read_trial
+from assay.sweep.rungs import told_of_rungs
 
 
 def best(trials: Sequence[Trial], *, maximise: bool) -> Trial:
-    """By score; ties go to the lower loss, then to the earlier trial. The first where none completed."""
-
-    def rank(trial: Trial) -> tuple[float, float, int]:
-        if trial.score is None or trial.loss is None:
-            return math.inf, math.inf, trial.number
-        return -trial.score if maximise else trial.score, trial.loss, trial.number
-
-    return min(trials, key=rank)
+    """By score; ties go to the lower loss, then to the earlier trial. The first where none completed; none that was stopped."""
+    whole = [trial for trial in trials if trial.stopped_after is None]
+    return min(whole or trials, key=lambda trial: rank(trial, maximise=maximise))
 
 
 def search(experiment: str, arm: str, sweep: Sweep, settings: Arm, folder: Path) -> tuple[Trials, Selected]:
@@ -114,6 +34,8 @@ def search(experiment: str, arm: str, sweep: Sweep, settings: Arm, folder: Path)
         read_trial(experiment, arm, sweep, settings, folder, number, point)
         for number, point in enumerate(found)
     ]
+    if sweep.prune is not None:
+        trials = told_of_rungs(trials, experiment, arm, sweep, settings, folder)
     chosen = best(trials, maximise=sweep.maximise)
     told = Trials(
         experiment=experiment,
@@ -124,8 +46,8 @@ def search(experiment: str, arm: str, sweep: Sweep, settings: Arm, folder: Path)
         epochs=settings.training.epochs,
         selected=chosen.number,
         trials=trials,
-        curve=curve.curve([trial.score for trial in trials], method=sweep.method, maximise=sweep.maximise),
-        confidence=curve.CONFIDENCE if sweep.method == "random" else None,
+        curve=_curve(trials, sweep, settings),
+        confidence=curve.CONFIDENCE if sweep.method == "random" and sweep.prune is None else None,
     )
     selected = Selected(
         experiment=experiment,
@@ -136,6 +58,13 @@ def search(experiment: str, arm: str, sweep: Sweep, settings: Arm, folder: Path)
         settings=spec_of(settings_at(settings, chosen.point)),
     )
     return told, selected
+
+
+def _curve(trials: list[Trial], sweep: Sweep, settings: Arm) -> list[BudgetPoint]:
+    if sweep.prune is not None:
+        ends = [*sweep.prune.after, settings.training.epochs]
+        return curve.by_rung(trials, ends, maximise=sweep.maximise)
+    return curve.curve([trial.score for trial in trials], method=sweep.method, maximise=sweep.maximise)
 
 
 def select(experiment: str, arm: str, sweep: Sweep, settings: Arm, folder: Path) -> None:

@@ -53,6 +53,7 @@ class Loop:
     """One run from its position to its end. `best_weights` are those of the chosen epoch, on the CPU of rank 0.
 
     stop_requested: the number of the signal that asked this process to end; 0 if none did.
+    until: epochs after which it pauses, with a checkpoint; None: it does not.
     """
 
     def __init__(
@@ -68,9 +69,11 @@ class Loop:
         log: Log,
         stop_requested: Callable[[], int],
         ranks: Ranks = ALONE,
+        until: int | None = None,
     ) -> None:
         self.model = model
         self.settings = settings.training
+        self.until = self.settings.epochs if until is None else until
         self.augmentation = settings.augmentation
         self.execution = settings.execution
         self.seed, self.classes = seed, classes
@@ -89,13 +92,15 @@ class Loop:
 
     def run(self) -> None:
         """Raises: Diverged, Interrupted."""
-        while self.position.epoch < self.settings.epochs:
+        while self.position.epoch < self.until:
             self._train_epoch()
             self._validate()
             self.position.epoch += 1
             self.position.step = 0
             self.position.loss_sum, self.position.correct, self.position.seen = 0.0, 0, 0
             self._maybe_checkpoint()
+        if self.until < self.settings.epochs:
+            self._checkpoint(0)
 
     def _train_epoch(self) -> None:
         """The steps of the current epoch that are left, the sums of those before being in the position."""

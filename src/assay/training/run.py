@@ -65,6 +65,8 @@ class Run:
     output: Path
     checkpoint: Path
     module_roots: Sequence[Path] = ()
+    until: int | None = None
+    """Epochs after which it pauses, should a sweep stop it there; None: it is trained to the end."""
     telemetry: float | None = None
     """Seconds between two samples of the machine; None: none are taken."""
 
@@ -131,8 +133,9 @@ class _Ending:
     message: str | None = None
 
     @property
-    def completed(self) -> Loop | None:
-        return self.loop if self.outcome == "completed" else None
+    def measured(self) -> Loop | None:
+        """A loop with numbers that stand: of a whole training, or of one that paused."""
+        return self.loop if self.outcome in ("completed", "pruned") else None
 
 
 def train_as(
@@ -158,6 +161,8 @@ def train_as(
     saved, checkpoints.attempt = ranks.from_first(
         (checkpoints.load() if ranks.first else None, checkpoints.attempt)
     )
+    if saved is not None and run.until is not None and _beyond(saved, run.until):
+        saved = None
     if ranks.first:
         about = {"attempts": checkpoints.attempt, "environment": environment.model_dump(mode="json")}
         begun(about | {"ranks": places})
@@ -176,7 +181,8 @@ def train_as(
     # The sampler sees one node: what the GPUs of several took is not known.
     ends = [] if resumed else epoch_ends(run.output / "log.jsonl", checkpoints.attempt)
     energy = energy_by_epoch(window, telemetry, ends) if execution.nodes == 1 and timed else None
-    weights = {} if ending.completed is None else ending.completed.best_weights
+    paused = ending.outcome == "pruned"
+    weights = {} if ending.measured is None or paused else ending.measured.best_weights
     details = details_of(ending.loop, energy, ends) | {"shared": shared}
     record = Record(
         stage="train",
@@ -194,7 +200,7 @@ def train_as(
         weights_sha256=write_weights(weights, run.output / "model.safetensors"),
         code=origin,
         environment=environment,
-        metrics=metrics(ending.completed, seconds, energy, ends if timed else [], timed=timed),
+        metrics=metrics(ending.measured, seconds, energy, ends if timed else [], timed=timed),
         telemetry=telemetry,
         details=details if ranks.size == 1 else details | {"ranks": places},
         resumed=resumed,
@@ -205,7 +211,8 @@ def train_as(
         ],
     )
     record.write(run.output / "record.json")
-    tidy(run)
+    if not paused:
+        tidy(run)
 
 
 def _sampler(run: Run, ranks: Ranks, gpus: Sequence[str], attempt: int, *, fresh: bool) -> Sampler:
@@ -252,7 +259,7 @@ def _run_loop(
                 ranks=ranks.size,
             )
             loop.run()
-            ending = _Ending(loop)
+            ending = _Ending(loop) if run.until is None else _Ending(loop, "pruned", _paused(run))
         except Diverged as error:
             ending = _Ending(loop, "diverged", str(error))
         except (MemoryError, RuntimeError) as error:
@@ -261,6 +268,16 @@ def _run_loop(
             ending = _Ending(loop, "out_of_memory", first_line(error))
         log.write("finished", outcome=ending.outcome, message=ending.message)
     return ending
+
+
+def _paused(run: Run) -> str:
+    return f"stopped after {run.until} of {run.settings.training.epochs} epochs"
+
+
+def _beyond(saved: dict[str, Any], until: int) -> bool:
+    """Whether a checkpoint is of later than where the run is to pause: its record is of what was there."""
+    at = saved["position"]
+    return bool((at["epoch"], at["step"]) > (until, 0))
 
 
 def identity(run: Run) -> dict[str, str | int]:
@@ -348,6 +365,7 @@ def _loop(
         log=log,
         stop_requested=stop,
         ranks=ranks,
+        until=run.until,
     )
 
 

@@ -107,6 +107,13 @@ GRID = {RATE: [0.01, 0.1]}
         ({"space": {"execution.precision": ["fp8"]}, "method": "grid"}, "precision: 'fp8'"),
         ({"space": GRID, "method": "gird"}, "sweep.method: 'gird'"),
         ({"space": GRID, "method": "grid", "metric": "accuracy"}, "sweep.metric: 'accuracy'"),
+        ({"space": GRID, "method": "bayesian", "trials": 2, "prune": {"after": [1]}}, "sweep.prune: a Bayesian search learns"),
+        ({"space": GRID, "method": "grid", "prune": {"after": [3, 1]}}, "3, 1: does not rise; write `after: [1, 3]`"),
+        ({"space": GRID, "method": "grid", "prune": {"after": [999]}}, "nothing is left to save; write fewer"),
+        ({"space": GRID, "method": "grid", "prune": {"after": [0]}}, "sweep.prune.after"),
+        ({"space": GRID, "method": "grid", "prune": {"after": []}}, "sweep.prune.after"),
+        ({"space": GRID, "method": "grid", "prune": {"after": [1], "reduction_factor": 1}}, "sweep.prune.reduction_factor"),
+        ({"space": GRID, "method": "grid", "prune": {"at": [1]}}, "sweep.prune.at: unknown key"),
         ({"space": GRID, "method": "grid", "trails": 3}, "sweep.trails: unknown key; did you mean `trials`?"),
     ],
 )  # fmt: skip

@@ -12,7 +12,8 @@ from assay.config.trials import points, settings_at
 from assay.data.prepare import prepare
 from assay.data.store import Store, images_path, labels_path
 from assay.records import Record
-from assay.sweep.select import record_path, search
+from assay.sweep.read import record_path
+from assay.sweep.select import search
 from assay.training.run import Run, train
 
 

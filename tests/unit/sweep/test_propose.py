@@ -13,7 +13,7 @@ from assay.config.schema import Experiment
 from assay.records import RecordError
 from assay.sweep.model import Trial
 from assay.sweep.propose import ask, propose, startup_trials
-from assay.sweep.select import record_path, round_path
+from assay.sweep.read import record_path, round_path
 
 SPACE = {
     RATE: {"log_uniform": [1e-4, 1]},

@@ -11,7 +11,8 @@ from tuned_experiment import RATE, finished, peak, swept
 from assay.config.trials import points, settings_at
 from assay.records import RecordError
 from assay.sweep.curve import curve, expected_best
-from assay.sweep.select import record_path, select, tuned
+from assay.sweep.read import record_path
+from assay.sweep.select import select, tuned
 
 
 def test_the_best_trial_on_validation_is_selected_for_each_arm(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tuned_experiment import EXPERIMENT, RATE, Tuned, experiment, finished, swept
 
-from assay.sweep.select import record_path
+from assay.sweep.read import record_path
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,8 @@ from assay.evaluation import table
 from assay.records import Code, Environment, Measurement, Outcome, Record
 from assay.sweep.model import Selected, Trials
 from assay.sweep.propose import propose
-from assay.sweep.select import points_tried, record_path, select, tuned
+from assay.sweep.read import points_tried, record_path
+from assay.sweep.select import select, tuned
 
 RATE = "training.optimizer.learning_rate"
 EXPERIMENT: dict[str, Any] = {

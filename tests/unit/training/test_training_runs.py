@@ -1,5 +1,6 @@
 """Whole runs on real digits: outcomes, pairing, choice of the epoch, precision, log and record."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,9 @@ from training_runs import MakeRun, arm_of, lines_of, trained, with_training
 
 from assay.data.batches import Batches
 from assay.data.store import open_store
-from assay.records import Log
+from assay.records import Log, RecordError
 from assay.training.checkpoint import Checkpoints
+from assay.training.ending import leave_stopped
 from assay.training.loop import Loop
 from assay.training.run import Run
 
@@ -80,6 +82,46 @@ def test_the_same_run_gives_the_same_bits(make_run: MakeRun) -> None:
     settings = arm_of("builtin:cnn", options={"width": 4, "dropout": 0.3}, training={"ema_decay": 0.9})
     first, second = (trained(make_run(name, settings=settings)) for name in ("a", "b"))
     assert first.weights_sha256 == second.weights_sha256
+
+
+def test_a_training_that_pauses_where_trials_are_compared_ends_with_the_same_bits(make_run: MakeRun) -> None:
+    """In three commands and two folders, killed between two of them, against one."""
+    settings = arm_of(
+        "builtin:cnn", options={"width": 4, "dropout": 0.3}, training={"epochs": 4, "ema_decay": 0.9}
+    )
+    whole = trained(make_run("b", settings=settings))
+    run = replace(make_run("a", settings=settings), arm="b")
+    parts = [replace(run, output=run.output.with_name(f"rung-{end}"), until=end) for end in (1, 3)]
+    for part, end in zip(parts, (1, 3), strict=True):
+        paused = trained(part)
+        assert (paused.outcome, paused.details["epochs"]) == ("pruned", end)
+        assert paused.message == f"stopped after {end} of 4 epochs"
+        assert paused.details["history"][-1]["epoch"] == end - 1
+        best = max(entry["validation_accuracy"] for entry in paused.details["history"])
+        assert paused.metrics["validation_accuracy"].value == best, "its score, should it end here"
+        assert not load_file(part.output / "model.safetensors"), "and no weights"
+    before = paused.batches_sha256
+    again = trained(parts[0])
+    assert again.details["epochs"] == 1 and again.batches_sha256 != before, (
+        "of then, not of the later checkpoint"
+    )
+    record = trained(run)
+    assert record.outcome == "completed" and record.resumed
+    assert (record.weights_sha256, record.batches_sha256) == (whole.weights_sha256, whole.batches_sha256)
+    untimed = [[{**entry, "seconds": 0} for entry in one.details["history"]] for one in (record, whole)]
+    assert untimed[0] == untimed[1] and not run.checkpoint.exists()
+
+
+def test_a_trial_that_does_not_go_on_is_what_it_was(make_run: MakeRun) -> None:
+    run = make_run()
+    part = replace(run, output=run.output.with_name("rung-0"), until=1)
+    trained(part)
+    assert run.checkpoint.exists()
+    assert leave_stopped(run, part.output / "record.json") == 0
+    assert (run.output / "record.json").read_bytes() == (part.output / "record.json").read_bytes()
+    assert not load_file(run.output / "model.safetensors") and not run.checkpoint.exists()
+    with pytest.raises(RecordError, match="no such record"):
+        leave_stopped(run, part.output / "other.json")
 
 
 def test_best_epoch_is_chosen_by_validation_and_last_is_last(make_run: MakeRun) -> None:
