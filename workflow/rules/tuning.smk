@@ -74,8 +74,8 @@ def trial_params(wildcards):
     rung = int(wildcards.rung) if "rung" in wildcards.keys() else len(RUNGS)
     options = {"until": RUNGS[rung]} if rung < len(RUNGS) else {}
     if rung:
-        stopped, compared = before_rung(wildcards)
-        options |= {"rung": f"{compared}#{trial}", "stopped": stopped}
+        earlier, compared = before_rung(wildcards)
+        options |= {"rung": f"{compared}#{trial}", "earlier": earlier}
     return trained("train", arm, settings, **options)
 
 

@@ -23,7 +23,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rank", action="store_true", help="be one process of a run on several devices")
     parser.add_argument("--until", type=int, metavar="EPOCHS", help="pause there; the next command goes on")
     parser.add_argument("--rung", metavar="FILE#TRIAL", help="where its sweep says whether the trial goes on")
-    parser.add_argument("--stopped", type=Path, metavar="RECORD", help="what the trial is if it does not")
+    parser.add_argument(
+        "--earlier",
+        type=Path,
+        metavar="RECORD",
+        help="what it was there: that is the trial if it does not go on",
+    )
     parser.add_argument(
         "--telemetry", type=float, metavar="SECONDS", help="between two samples of the machine; without: none"
     )
@@ -57,10 +62,12 @@ def main(argv: list[str] | None = None) -> int:
         telemetry=arguments.telemetry,
     )
     try:
-        if not further:
-            from assay.training.ending import leave_stopped
+        if arguments.earlier is not None and not arguments.rank:
+            from assay.training.rungs import leave_stopped, take_up
 
-            return leave_stopped(run, arguments.stopped)
+            if not further:
+                return leave_stopped(run, arguments.earlier)
+            take_up(run, arguments.earlier)
         if crossing is not None:
             from assay.training.ending import leave_crossing
 

@@ -2,7 +2,6 @@
 
 import sys
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from assay.config.arm import spec_of
@@ -11,17 +10,7 @@ from assay.environment import capture, code, select_device, shared_gpu
 from assay.isolation.places import current as current_place
 from assay.isolation.supervisor import Crossing
 from assay.models.sources import source_files
-from assay.records import (
-    Environment,
-    Log,
-    Outcome,
-    Record,
-    canonical_json,
-    now,
-    sha256_file,
-    sha256_text,
-    write_atomically,
-)
+from assay.records import Environment, Log, Outcome, Record, canonical_json, now, sha256_file, sha256_text
 from assay.telemetry.run import without_energy
 from assay.telemetry.window import Window
 from assay.training.checkpoint import sole_writer
@@ -103,20 +92,6 @@ def leave_crossing(run: Run, crossing: Crossing, *, first: bool) -> int:
     with sole_writer(lock(run)):
         ending = Ending("crossed", message=crossing.message, about=about)
         _leave_result(run, ending, crossing.outcome, crossing.started)
-    return 0
-
-
-def leave_stopped(run: Run, stopped: Path) -> int:
-    """The result of a trial that its sweep did not let go on: its record from where it was stopped, and no weights.
-
-    Returns the exit status. Raises: RecordError for a record that is missing or damaged.
-    """
-    Record.read(stopped)
-    with sole_writer(lock(run)):
-        write_weights({}, run.output / "model.safetensors")
-        write_atomically(run.output / "record.json", stopped.read_bytes())
-        tidy(run)
-    print(f"{run.output}: not trained further: {stopped}")
     return 0
 
 

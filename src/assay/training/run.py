@@ -49,7 +49,7 @@ from assay.training.measured import details_of, metrics
 from assay.training.outcomes import Diverged, first_line, out_of_memory
 from assay.training.ranks import ALONE, Ranks
 
-TELEMETRY = "telemetry.jsonl"
+LOG, TELEMETRY = "log.jsonl", "telemetry.jsonl"
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
@@ -179,7 +179,7 @@ def train_as(
     if shared is not None and telemetry is not None:
         telemetry = without_energy(telemetry)
     # The sampler sees one node: what the GPUs of several took is not known.
-    ends = [] if resumed else epoch_ends(run.output / "log.jsonl", checkpoints.attempt)
+    ends = [] if resumed else epoch_ends(run.output / LOG, checkpoints.attempt)
     energy = energy_by_epoch(window, telemetry, ends) if execution.nodes == 1 and timed else None
     paused = ending.outcome == "pruned"
     weights = {} if ending.measured is None or paused else ending.measured.best_weights
@@ -238,7 +238,7 @@ def _run_loop(
     stop: StopRequest,
 ) -> _Ending:
     """Begin or go on, to the end or to the arm's own failure. Raises: Interrupted."""
-    events = run.output / "log.jsonl" if ranks.first else Path(os.devnull)
+    events = run.output / LOG if ranks.first else Path(os.devnull)
     if saved is None and ranks.first:
         events.unlink(missing_ok=True)
     loop = None

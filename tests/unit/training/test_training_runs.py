@@ -13,9 +13,9 @@ from assay.data.batches import Batches
 from assay.data.store import open_store
 from assay.records import Log, RecordError
 from assay.training.checkpoint import Checkpoints
-from assay.training.ending import leave_stopped
 from assay.training.loop import Loop
 from assay.training.run import Run
+from assay.training.rungs import leave_stopped, take_up
 
 FINITE = {"loss", "accuracy", "throughput_samples_per_sec"}
 
@@ -105,8 +105,18 @@ def test_a_training_that_pauses_where_trials_are_compared_ends_with_the_same_bit
     assert again.details["epochs"] == 1 and again.batches_sha256 != before, (
         "of then, not of the later checkpoint"
     )
+    take_up(run, parts[0].output / "record.json")
     record = trained(run)
     assert record.outcome == "completed" and record.resumed
+    assert [line["epoch"] for line in lines_of(run) if line["event"] == "epoch"] == [0, 1, 2, 3], (
+        "the log is whole"
+    )
+    lines = lines_of(run)
+    take_up(run, parts[0].output / "record.json")
+    assert lines_of(run) == lines, "what has gone on is not begun again"
+    (run.output / "log.jsonl").write_text('{"of": "other settings"}\n')
+    take_up(run, parts[0].output / "record.json")
+    assert lines_of(run) == lines_of(parts[0])
     assert (record.weights_sha256, record.batches_sha256) == (whole.weights_sha256, whole.batches_sha256)
     untimed = [[{**entry, "seconds": 0} for entry in one.details["history"]] for one in (record, whole)]
     assert untimed[0] == untimed[1] and not run.checkpoint.exists()
@@ -118,7 +128,8 @@ def test_a_trial_that_does_not_go_on_is_what_it_was(make_run: MakeRun) -> None:
     trained(part)
     assert run.checkpoint.exists()
     assert leave_stopped(run, part.output / "record.json") == 0
-    assert (run.output / "record.json").read_bytes() == (part.output / "record.json").read_bytes()
+    for name in ("record.json", "log.jsonl"):
+        assert (run.output / name).read_bytes() == (part.output / name).read_bytes()
     assert not load_file(run.output / "model.safetensors") and not run.checkpoint.exists()
     with pytest.raises(RecordError, match="no such record"):
         leave_stopped(run, part.output / "other.json")
