@@ -29,6 +29,8 @@ class Loader:
         self.side, self.batch_size, self.training = images.shape[1], batch_size, training
         pad = (PADDING,) * 4 if training else (0,) * 4
         self.images = nn.functional.pad(images.permute(0, 3, 1, 2), pad)
+        if not training:
+            self.images = self.images.contiguous()  # the layout in which all the others get their images
         self.labels = labels
         device = images.device
         self.mean = torch.tensor(MEAN, device=device).view(3, 1, 1) * 255
@@ -56,7 +58,7 @@ class Loader:
         columns = torch.randint(2 * PADDING + 1, (count, 1), device=device) + side
         columns = torch.where(torch.rand(count, 1, device=device) < 0.5, columns.flip(1), columns)
         crops: Tensor = self.images[chosen[:, None, None], :, rows[:, :, None], columns[:, None, :]]
-        return crops.permute(0, 3, 1, 2).contiguous()  # the layout in which all the others get their images
+        return crops.permute(0, 3, 1, 2).contiguous()
 
 
 def loaders(options: argparse.Namespace) -> tuple[Loader, Loader]:

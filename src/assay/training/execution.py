@@ -1,5 +1,6 @@
 """How the arithmetic is done: device, precision, determinism, memory format, compilation, CUDA graphs."""
 
+import ctypes
 import os
 import shutil
 from contextlib import AbstractContextManager, nullcontext
@@ -15,6 +16,9 @@ from assay.training.graphs import Recorded
 
 CONTEXT_MB = 600
 """MiB that a process takes of a GPU beside what PyTorch allocates there: CUDA's context and its libraries' code."""
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
+_MMAP_THRESHOLD = 32 * 2**20
+"""Bytes; the highest that every glibc takes."""
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -36,6 +40,20 @@ def apply(settings: Execution) -> torch.device:
     torch.backends.cuda.matmul.allow_tf32 = settings.tf32
     torch.backends.cudnn.allow_tf32 = settings.tf32
     return device
+
+
+def keep_memory(device: torch.device) -> None:
+    """Where the CPU computes, memory of tensors that a step frees stays with the process for the next one.
+
+    By default glibc returns what is free at the end of its heap once it is twice the largest block freed so far, and
+    the kernel clears every page again at its next use: up to a tenth of a step's time, depending on how blocks
+    happen to lie (mallopt(3)). Blocks above the threshold are returned still. The profile leaves glibc as it is: what
+    its processes hold is a figure that it takes.
+    """
+    libc = ctypes.CDLL(None)
+    if device.type == "cpu" and hasattr(libc, "mallopt"):  # glibc's own
+        libc.mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD)
+        libc.mallopt(_M_TRIM_THRESHOLD, -1)
 
 
 def _refuse(settings: Execution, device: torch.device) -> None:

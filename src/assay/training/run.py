@@ -43,7 +43,7 @@ from assay.telemetry.run import energy_by_epoch, epoch_ends, without_energy
 from assay.telemetry.window import Window
 from assay.training.batch_norm import over_all_ranks
 from assay.training.checkpoint import Checkpoints, sole_writer
-from assay.training.execution import apply, place
+from assay.training.execution import apply, keep_memory, place
 from assay.training.loop import Interrupted, Loop
 from assay.training.measured import details_of, metrics
 from assay.training.outcomes import Diverged, first_line, out_of_memory
@@ -148,6 +148,7 @@ def train_as(
     """
     started, began = now(), time.monotonic()
     device = apply(run.settings.execution)
+    keep_memory(device)
     spec = spec_of(run.settings)
     data_sha256 = sha256_file(run.data / MANIFEST)
     origin = code("train", source_files(run.settings.model.source, run.module_roots))

@@ -1,5 +1,7 @@
 """How the arithmetic is done: honoured, or refused with a reason."""
 
+import resource
+
 import pytest
 import torch
 from torch import nn
@@ -7,7 +9,7 @@ from torch import nn
 from assay.config.arm import Execution
 from assay.isolation.gpu_places import Shared
 from assay.isolation.places import Place
-from assay.training.execution import CONTEXT_MB, apply, autocast, compiled, share_of_memory
+from assay.training.execution import CONTEXT_MB, apply, autocast, compiled, keep_memory, share_of_memory
 from assay.training.graphs import Recorded, _refusal, _undisturbed
 from assay.training.outcomes import out_of_memory
 
@@ -95,3 +97,18 @@ def test_a_model_that_cannot_be_recorded_is_refused_by_name_of_the_setting() -> 
         raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nmore")
     with pytest.raises(torch.OutOfMemoryError), _refusal():
         raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+def test_a_step_finds_the_memory_that_the_one_before_it_freed() -> None:
+    """The kernel would clear every page of it again: the sum of what is freed is far above what glibc keeps."""
+
+    def faults_of_a_step() -> int:
+        before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+        tensors = [torch.zeros(4 * 2**20) for _ in range(16)]
+        assert len(tensors) == 16
+        return resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before
+
+    keep_memory(CPU)
+    faults_of_a_step()
+    pages = 16 * 16 * 2**20 // resource.getpagesize()
+    assert faults_of_a_step() < pages / 100
