@@ -20,8 +20,8 @@ from assay.release.observations import Access
 from assay.release.routing.access import AccessReader
 from assay.release.routing.front import Front
 from assay.release.routing.plan import Plan
-from assay.release.routing.split import digest
 from assay.release.schema import Limits, Routing
+from assay.release.security.salt import user_digest as digest_of
 
 HERE = Path(__file__).parent
 SALT = "00112233445566778899aabbccddeeff"
@@ -85,6 +85,7 @@ class Fronted:
         self.layout = Layout(folder / "release")
         self.layout.folder.mkdir()
         self.layout.salt.write_text(SALT + "\n")
+        self.layout.salt.chmod(0o600)
         self.routing = Routing(port=free_port(), **routing)
         self.limits = limits or Limits(timeout_seconds=2)
         self.front = kind(self.layout, self.routing, self.limits)
@@ -119,11 +120,11 @@ class Fronted:
         try:
             with urllib.request.urlopen(request, timeout=30) as answer:
                 text = answer.read()
-                return Answer(answer.status, json.loads(text) if text else {}, dict(answer.headers.items()))
+                return Answer(answer.status, json.loads(text) if text else {}, lowered(answer.headers))
         except urllib.error.HTTPError as error:
             text = error.read()
             body = json.loads(text) if text.startswith(b"{") else {}
-            return Answer(error.code, body, dict(error.headers.items()))
+            return Answer(error.code, body, lowered(error.headers))
 
     def observed(self, count: int, seconds: float = 10.0) -> list[Access]:
         """The next `count` requests of the log."""
@@ -148,8 +149,12 @@ class Fronted:
             part.kill()
 
 
+def lowered(headers: Any) -> dict[str, str]:
+    return {name.lower(): value for name, value in headers.items()}
+
+
 def user_digest(name: str) -> str:
-    return digest(SALT, name)
+    return digest_of(SALT.encode(), name)
 
 
 @dataclass

@@ -36,6 +36,7 @@ def blocks(folder: Path) -> str:
     """The `split_clients` of rendered configurations, one per share, with the user as an argument."""
     (folder / "r").mkdir()
     (folder / "r" / "salt").write_text(SALT)
+    (folder / "r" / "salt").chmod(0o600)
     front = NginxFront(Layout(folder / "r"), Routing(), Limits())
     found = []
     for number, share in enumerate(SHARES):

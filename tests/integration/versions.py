@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from assay.release.routing.split import digest
+from assay.release.security.salt import user_digest
 
 Scope = dict[str, Any]
 
@@ -52,7 +52,7 @@ async def identity(scope: Scope, receive: Any, send: Any) -> None:
         await answer(send, 401, b"", [])
         return
     seconds = b"1" if token.startswith("brief") else b"600"
-    user = digest(os.environ["SALT"], token).encode()
+    user = user_digest(os.environ["SALT"].encode(), token).encode()
     await answer(send, 200, b"", [(b"x-assay-user", user), (b"x-accel-expires", seconds)])
 
 

@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 
 from assay.release.layout import Layout
 from assay.release.routing.plan import FrontError, Plan, check_folder
-from assay.release.routing.split import digest
 from assay.release.schema import Limits, Release, Routing
+from assay.release.security.salt import read_salt, user_digest
 
 KEPT_GENERATIONS = 20
 KEPT_SECONDS = 600.0
@@ -146,24 +146,16 @@ class Front(ABC):
             return None
 
     def salt(self) -> str:
-        """Raises: ValueError where there is none."""
-        try:
-            salt = self.layout.salt.read_text().strip()
-        except OSError as error:
-            raise ValueError(
-                f"{self.layout.salt}: {error.strerror}; the release has no salt to split by"
-            ) from error
-        if len(salt) < 16 or not all(character in "0123456789abcdef" for character in salt):
-            raise ValueError(f"{self.layout.salt}: no salt; write 32 hexadecimal digits")
-        return salt
+        """Raises: ValueError where there is none, or others may read it."""
+        return read_salt(self.layout.salt).decode()
 
     def token(self) -> str:
         """What opens the front's own page: made of the salt, so that who may read that may ask."""
         return hmac.new(self.salt().encode(), b"front", hashlib.sha256).hexdigest()[:32]
 
     def digests(self, subjects: list[str] | tuple[str, ...]) -> list[str]:
-        salt = self.salt()
-        return sorted({digest(salt, subject) for subject in subjects if subject != "*"})
+        salt = self.salt().encode()
+        return sorted({user_digest(salt, subject) for subject in subjects if subject != "*"})
 
     def _change(self, plan: Plan) -> None:
         before = self.active()
@@ -282,7 +274,9 @@ def front_of(release: Release, layout: Layout) -> Front:
         from assay.release.routing.nginx import NginxFront
 
         return NginxFront(layout, release.routing, release.serving.limits)
-    raise ValueError("routing.front: python: not in this version; install nginx and write `front: nginx`")
+    from assay.release.routing.gunicorn import PythonFront
+
+    return PythonFront(layout, release.routing, release.serving.limits)
 
 
 def listen(address: str, port: int) -> str:

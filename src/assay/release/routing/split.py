@@ -5,8 +5,6 @@ the first bucket to hashes below its share of 0xffffffff (`ngx_murmurhash.c`, `n
 candidate's bucket begins at 0, so that a larger share keeps every user that a smaller one had.
 """
 
-import hashlib
-import hmac
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -50,11 +48,6 @@ def in_candidate(salt: str, user: str, share: float) -> bool:
     if not user or count == 0:
         return False
     return count == UNITS or murmur2(f"{salt}:{user}".encode()) < count * _MASK // UNITS
-
-
-def digest(salt: str, subject: str) -> str:
-    """A user as logs and fronts know them: HMAC-SHA256 of the verified `sub`, its first 32 hexadecimal digits."""
-    return hmac.new(salt.encode(), subject.encode(), hashlib.sha256).hexdigest()[:32]
 
 
 class Choice(NamedTuple):

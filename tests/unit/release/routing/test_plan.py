@@ -59,6 +59,7 @@ def test_a_salt_that_is_none(tmp_path: Path, text: str | None) -> None:
     layout = Layout(tmp_path)
     if text is not None:
         layout.salt.write_text(text)
+        layout.salt.chmod(0o600)
     front = NginxFront(layout, Routing(), Limits(), program="nginx")
     with pytest.raises(ValueError, match="salt"):
         front.render(Plan(1, 0.0, STABLE))
@@ -68,6 +69,7 @@ def test_what_is_rendered(tmp_path: Path) -> None:
     """No 0%, which nginx refuses; 100% leaves no hash out; a share of 0.01% is one."""
     layout = Layout(tmp_path)
     layout.salt.write_text("0" * 32)
+    layout.salt.chmod(0o600)
     front = NginxFront(layout, Routing(testers=["a", "*"]), Limits(), program="nginx")
     blocks = {}
     for share in (0.0, 0.0001, 0.25, 1.0):

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assay.release.routing.split import Choice, Split, digest, in_candidate, murmur2, units
+from assay.release.routing.split import Choice, Split, in_candidate, murmur2, units
+from assay.release.security.salt import user_digest
 
 SALT = "00112233445566778899aabbccddeeff"
 SHARES = [0.0, 0.0001, 0.01, 0.1, 0.5, 0.9999, 1.0]
@@ -26,7 +27,7 @@ def test_whoever_has_the_candidate_keeps_it_while_the_share_grows(user: str) -> 
 
 
 def test_shares_are_what_they_say_and_salts_choose_other_users() -> None:
-    users = [digest(SALT, str(number)) for number in range(4000)]
+    users = [user_digest(SALT.encode(), str(number)) for number in range(4000)]
     chosen = {user for user in users if in_candidate(SALT, user, 0.1)}
     others = {user for user in users if in_candidate(SALT[::-1], user, 0.1)}
     assert 300 < len(chosen) < 500 and 300 < len(others) < 500

@@ -1,0 +1,66 @@
+"""What Assay's own front holds: a file that every worker looks at with each request, so that a change is one rename."""
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from assay.release.routing.split import UNITS, Split, units
+
+FILE = "front.json"
+
+
+@dataclass(frozen=True)
+class Held:
+    """One generation, all that a worker must know."""
+
+    generation: int
+    share: float
+    salt: str
+    token: str
+    stable: str
+    candidate: str | None
+    identity: str | None
+    early: list[str]
+    testers: list[str]
+    any_tester: bool
+    header: str
+    body_bytes: int
+    timeout_seconds: float
+    per_address: int | None
+    access: str
+    secure: bool
+    """Whether clients come by HTTPS."""
+    split: Split = field(init=False, compare=False)
+    stopped: Split = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        share = units(self.share) / UNITS
+        early, testers = frozenset(self.early), frozenset(self.testers)
+        has = self.candidate is not None
+        object.__setattr__(self, "split", Split(self.salt, share, early, testers, self.any_tester, has))
+        object.__setattr__(self, "stopped", Split(self.salt, 0.0, early, testers, self.any_tester, False))
+
+    def text(self) -> str:
+        said = {name: value for name, value in asdict(self).items() if name not in ("split", "stopped")}
+        return json.dumps(said) + "\n"
+
+
+class Active:
+    """The generation in use, read anew when it changes."""
+
+    def __init__(self, folder: Path) -> None:
+        self._link = str(folder / "active")
+        self._seen: tuple[int, int] | None = None
+        self._held: Held | None = None
+        self._halt = ""
+
+    def now(self) -> tuple[Held, bool]:
+        """It, and whether it is halted."""
+        at = os.lstat(self._link)
+        if self._held is None or self._seen != (at.st_ino, at.st_mtime_ns):
+            folder = Path(self._link).resolve()
+            self._held = Held(**json.loads((folder / FILE).read_bytes()))
+            self._halt = str(folder / "halt")
+            self._seen = (at.st_ino, at.st_mtime_ns)
+        return self._held, os.access(self._halt, os.F_OK)

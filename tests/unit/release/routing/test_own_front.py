@@ -1,0 +1,98 @@
+"""Parts of Assay's own front: what it holds, its rates, and log lines that must cost nobody anything."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from assay.release.routing.held import FILE, Active, Held
+from assay.release.routing.lines import Lines
+from assay.release.routing.rates import MOST, Rates
+from assay.release.routing.upstream import NoAnswer, Upstream, Versions
+
+HELD = Held(
+    generation=1,
+    share=1.0,
+    salt="0" * 32,
+    token="t",
+    stable="127.0.0.1:1",
+    candidate="127.0.0.1:2",
+    identity=None,
+    early=[],
+    testers=[],
+    any_tester=False,
+    header="x-assay-version",
+    body_bytes=10,
+    timeout_seconds=1.0,
+    per_address=None,
+    access="access.jsonl",
+    secure=False,
+)
+
+
+def hold(folder: Path, held: Held) -> Path:
+    generation = folder / "generations" / str(held.generation)
+    generation.mkdir(parents=True)
+    (generation / FILE).write_text(held.text())
+    (folder / "new").symlink_to(generation)
+    (folder / "new").replace(folder / "active")
+    return generation
+
+
+def test_a_change_is_seen_at_the_next_look_and_a_halt_too(tmp_path: Path) -> None:
+    first = hold(tmp_path, HELD)
+    active = Active(tmp_path)
+    assert active.now() == (HELD, False)
+    (first / "halt").touch()
+    assert active.now() == (HELD, True)
+    assert HELD.split.choose("u").assigned == "candidate" and HELD.stopped.choose("u").assigned == "stable"
+    second = replace(HELD, generation=2, share=0.0)
+    hold(tmp_path, second)
+    assert active.now() == (second, False)
+
+
+def test_rates() -> None:
+    rates = Rates()
+    assert [rates.take("a", 2, now=0.0) for _ in range(3)] == [True, True, False]
+    assert rates.take("b", 2, now=0.0)
+    assert [rates.take("a", 2, now=0.5) for _ in range(2)] == [True, False]
+    assert [rates.take("a", 2, now=60.0) for _ in range(3)] == [True, True, False]
+    for number in range(MOST + 10):
+        rates.take(str(number), 2, now=60.0)
+    assert rates.take("a", 2, now=60.0), "the one seen longest ago is forgotten"
+
+
+def test_lines_go_to_the_file_that_has_the_name(tmp_path: Path) -> None:
+    path, lines = tmp_path / "log", Lines()
+    lines.write(str(path), {"n": 1})
+    path.rename(tmp_path / "log.1")
+    lines.write(str(path), {"n": 2})
+    assert json.loads((tmp_path / "log.1").read_bytes()) == {"n": 1} and json.loads(path.read_bytes()) == {
+        "n": 2
+    }
+    assert lines.lost == 0
+
+
+def open_files() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+@pytest.mark.parametrize("where", ["/dev/full", "/nowhere/log"])
+def test_lines_that_cannot_be_written_are_counted(where: str) -> None:
+    lines = Lines()
+    before = open_files()
+    for _ in range(5):
+        lines.write(where, {"n": 1})
+    assert lines.lost == 5 and open_files() <= before + 1
+
+
+def test_nobody_there_is_no_answer() -> None:
+    import asyncio
+
+    async def ask() -> None:
+        await Versions().ask(Upstream("127.0.0.1:1", "GET", b"/", [(b"host", b"x")], b""), 5.0)
+
+    with pytest.raises(NoAnswer) as error:
+        asyncio.run(ask())
+    assert error.value.status == 502
