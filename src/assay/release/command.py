@@ -10,6 +10,14 @@ ACTIONS: dict[str, tuple[str, str]] = {
     "identity": ("tell the front whose a token is", "assay.release.security.service"),
     "bundle": ("from a finished experiment to what can be served", "assay.release.bundle.command"),
     "registry": ("versions, aliases, and which served whom when and why", "assay.release.registry.command"),
+    "serve": (
+        "one version on an address of its own, until it is asked to end",
+        "assay.release.server.command",
+    ),
+    "swap": (
+        "another version takes over where one is served, without a request that fails",
+        "assay.release.server.swap_command",
+    ),
 }
 """What each action does, and the module with its `declare` and `run`, imported when it is asked for."""
 

@@ -1,6 +1,6 @@
 """gunicorn's worker for the identity service."""
 
-from uvicorn_worker import UvicornWorker  # type: ignore[import-untyped]
+from uvicorn_worker import UvicornWorker
 
 
 class QuietWorker(UvicornWorker):  # type: ignore[misc]

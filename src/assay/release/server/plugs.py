@@ -1,0 +1,36 @@
+"""Where other parts of the release join a request: who asks, what is written down, what is copied to a shadow."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from assay.release.log import PredictionLog, Served
+from assay.release.security.admission import Admission
+from assay.release.server.settings import Settings
+
+Headers = Mapping[bytes, bytes]
+"""Names in lower case."""
+
+
+class Plugs(NamedTuple):
+    """None: nobody joins there. All are called in the worker's event loop and wait for nothing."""
+
+    identify: Callable[[Sequence[bytes]], str] | None = None
+    """From the values of all headers `Authorization` to the user's digest, empty where nobody is named. Raises: Refusal."""
+    check: Callable[[bytes, bytes, Headers, bytes, bytes], None] | None = None
+    """Of method, target, headers, body and request id, whether the caller signed them. Raises: Refusal."""
+    log: Callable[[Served], None] | None = None
+    shadow: Callable[[Headers, bytes], None] | None = None
+    """Given what was answered; loses what it cannot take."""
+
+
+def load_plugs(settings: Settings) -> Plugs:
+    """What the settings ask for; called in the worker. Raises: ValueError naming what is missing or wrong."""
+    serving = settings.serving
+    identify = check = log = None
+    if serving.jwt is not None or serving.signatures is not None:
+        admission = Admission(serving, settings.role, settings.salt, settings.shared)
+        identify = None if serving.jwt is None else admission.identify
+        check = None if serving.signatures is None else admission.check
+    if settings.predictions is not None:
+        log = PredictionLog(settings.predictions, serving.log_megabytes, serving.log_files).put
+    return Plugs(identify, check, log)

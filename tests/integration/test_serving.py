@@ -1,0 +1,261 @@
+"""`assay release serve` for real: gunicorn under load while versions change, and while each of its processes is killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import orjson
+import pytest
+from keptalive import Traffic
+
+from assay.release.bundle.read import read
+from assay.release.server.files import Process, Service, read_file
+from assay.release.server.groups import Group, open_group
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "release"))
+from made_bundle import made_bundle, made_results
+
+pytestmark = pytest.mark.integration
+BODY = orjson.dumps({"inputs": [[float(i) for i in range(64)]]})
+PATIENCE = 180.0
+
+
+def eventually(condition: Callable[[], object], what: str) -> None:
+    until = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < until, what
+        time.sleep(0.05)
+
+
+class Served:
+    """A supervisor in a folder of its own."""
+
+    def __init__(self, folder: Path, bundle: Path) -> None:
+        self.folder, self.bundle = folder, bundle
+        self.start()
+
+    def start(self, *more: str) -> None:
+        command = [
+            sys.executable,
+            "-m",
+            "assay.cli",
+            "release",
+            "serve",
+            str(self.bundle),
+            "--folder",
+            str(self.folder),
+        ]
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        self.output = (self.folder.parent / "output").open("ab")
+        self.process = subprocess.Popen(
+            [*command, "--port", "0", *more], stdout=self.output, stderr=self.output
+        )
+        eventually(self.up, "it serves")
+
+    def up(self) -> bool:
+        assert self.process.poll() is None, self.said
+        service = self.service
+        return service is not None and service.process.pid == self.process.pid and service.active is not None
+
+    @property
+    def said(self) -> str:
+        return (self.folder.parent / "output").read_text()
+
+    @property
+    def service(self) -> Service | None:
+        return read_file(self.folder / "service.json", Service)
+
+    @property
+    def port(self) -> int:
+        service = self.service
+        assert service is not None
+        return service.port
+
+    @property
+    def active(self) -> Group:
+        service = self.service
+        assert service is not None
+        group = open_group(self.folder / "groups" / str(service.active))
+        assert group is not None
+        return group
+
+    def swap(self, *words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "assay.cli", "release", "swap", *words, "--folder", str(self.folder)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+
+    def get(self, path: str) -> tuple[int, bytes]:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=60) as response:
+                return response.status, response.read()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read()
+
+    def processes(self) -> list[Process]:
+        found = (open_group(path) for path in (self.folder / "groups").glob("*"))
+        return [process for group in found if group is not None for process in group.files.processes()]
+
+    def end(self) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait(PATIENCE)
+        for process in self.processes():
+            os.kill(process.pid, signal.SIGKILL)
+        self.output.close()
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    results = made_results(tmp_path_factory.mktemp("serving"), seeds=1)
+    return made_bundle(results, "mlp"), made_bundle(results, "wide")
+
+
+@pytest.fixture
+def served(bundles: tuple[Path, Path], tmp_path: Path) -> Iterator[Served]:
+    running = Served(tmp_path / ("a long folder's name " * 6) / "service", bundles[0])
+    try:
+        yield running
+    finally:
+        running.end()
+
+
+@pytest.fixture(scope="module")
+def names(bundles: tuple[Path, Path]) -> list[str]:
+    return [read(bundle).manifest.version for bundle in bundles]
+
+
+def test_no_request_fails_while_versions_change_back_and_forth(
+    served: Served, bundles: tuple[Path, Path], names: list[str], tmp_path: Path
+) -> None:
+    with Traffic(served.port, BODY) as traffic:
+        traffic.more()
+        for words, name in (
+            ((str(bundles[1]),), names[1]),
+            (("--back",), names[0]),
+            (("--back",), names[1]),
+            ((str(bundles[0]),), names[0]),
+        ):
+            done = served.swap(*words)
+            assert done.returncode == 0 and done.stdout.splitlines()[-1] == "done", done
+            traffic.more()
+            assert traffic.last == name
+        spoiled = spoil(bundles[1], tmp_path / "spoiled")
+        refused = served.swap(str(spoiled))
+        assert refused.returncode == 1 and "not the model that was measured" in refused.stdout
+        traffic.more()
+        assert traffic.last == names[0]
+        status, health = served.get("/health/ready")
+        assert status == 200 and json.loads(health)["model_version"] == names[0]
+        assert served.swap("--retire").returncode == 0
+        eventually(lambda: len(served.processes()) == 3, "what was retired ends")
+        assert served.swap("--back").returncode == 1, "nothing is kept warm"
+        traffic.more()
+    assert not traffic.failed and set(traffic.versions) == set(names)
+
+
+def spoil(bundle: Path, folder: Path) -> Path:
+    """A bundle whose files are what its manifest says, but whose golden outputs are another model's."""
+    import numpy as np
+    from safetensors.numpy import load_file, save_file
+
+    from assay.records import sha256_file
+    from assay.release.bundle.manifest import version_of
+
+    subprocess.run(["cp", "-r", str(bundle), str(folder)], check=True)
+    tensors = load_file(folder / "golden.safetensors")
+    save_file(tensors | {"outputs": tensors["outputs"] + np.float32(0.5)}, folder / "golden.safetensors")
+    manifest = json.loads((folder / "bundle.json").read_text())
+    manifest["files"]["golden.safetensors"] = sha256_file(folder / "golden.safetensors")
+    manifest["version"] = version_of(manifest)
+    (folder / "bundle.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def test_a_killed_worker_costs_its_own_requests_and_is_replaced(served: Served) -> None:
+    with Traffic(served.port, BODY) as traffic:
+        traffic.more()
+        victim = served.active.workers[0].process.pid
+        os.kill(victim, signal.SIGKILL)
+        eventually(lambda: served.active.whole and served.active.accepting == 2, "it is replaced")
+        traffic.more()
+        worst = len(traffic.failed)
+    assert worst <= traffic.connections, traffic.failed
+    assert victim not in [worker.process.pid for worker in served.active.workers]
+
+
+def test_without_its_master_a_version_answers_until_it_has_another(served: Served) -> None:
+    with Traffic(served.port, BODY) as traffic:
+        traffic.more()
+        before = served.active
+        os.kill(before.files.processes()[0].pid, signal.SIGKILL)
+        eventually(lambda: served.active.number > before.number and served.active.led, "another group")
+        traffic.more()
+        eventually(lambda: len(served.processes()) == 3, "what was left of the first ends")
+    assert not traffic.failed
+
+
+def test_versions_outlive_their_supervisor_and_another_takes_over(
+    served: Served, bundles: tuple[Path, Path], names: list[str]
+) -> None:
+    port = served.port
+    with Traffic(port, BODY) as traffic:
+        traffic.more()
+        group = served.active.number
+        served.process.kill()
+        served.process.wait()
+        traffic.more()
+        refused = served.swap(str(bundles[1]))
+        assert refused.returncode == 2 and "no `assay release serve` runs there" in refused.stderr
+        served.start()
+        assert served.port == port and served.active.number == group
+        second = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "assay.cli",
+                "release",
+                "serve",
+                str(bundles[0]),
+                "--folder",
+                str(served.folder),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+        assert second.returncode == 2 and "another `assay release serve` runs there" in second.stderr
+        assert served.swap(str(bundles[1])).returncode == 0
+        traffic.more()
+        assert traffic.last == names[1]
+    assert not traffic.failed
+    served.process.terminate()
+    assert served.process.wait(PATIENCE) == 0
+    assert not served.processes() and served.service is None
+
+
+def test_a_version_that_cannot_be_served_never_answers(bundles: tuple[Path, Path], tmp_path: Path) -> None:
+    spoiled = spoil(bundles[0], tmp_path / "spoiled")
+    command = [sys.executable, "-m", "assay.cli", "release", "serve", str(spoiled), "--port", "0"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 1 and "not the model that was measured" in done.stdout
+
+
+def test_what_workers_count_is_summed_and_written_down(served: Served) -> None:
+    with Traffic(served.port, BODY) as traffic:
+        traffic.more(100)
+    status, metrics = served.get("/metrics")
+    lines = dict(line.rsplit(" ", 1) for line in metrics.decode().splitlines() if not line.startswith("#"))
+    assert status == 200 and float(lines['assay_serving_requests_total{code="ok"}']) == traffic.count
+    logs = served.folder / "predictions"
+
+    def written() -> list[dict[str, object]]:
+        return [json.loads(line) for path in logs.glob("*.jsonl") for line in path.read_text().splitlines()]
+
+    eventually(lambda: len(written()) == traffic.count, "a line for each")
+    assert len({line["request_id"] for line in written()}) == traffic.count

@@ -1,0 +1,277 @@
+"""The application of one worker, called as a server calls it; its model is a real bundle's."""
+
+import asyncio
+import dataclasses
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import orjson
+import pytest
+from asgi import request
+from made_bundle import made_bundle, made_results
+
+from assay.release.bundle.read import read
+from assay.release.schema import Batching, Limits, Serving
+from assay.release.server.application import Application
+from assay.release.server.make import make_application
+from assay.release.server.metrics import Metrics
+from assay.release.server.model import WrongModel, load_model
+from assay.release.server.plugs import Plugs
+from assay.release.server.predictor import Predictor
+from assay.release.server.settings import Settings
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    results = made_results(tmp_path_factory.mktemp("server"), seeds=1)
+    return read(made_bundle(results, "mlp"))
+
+
+@pytest.fixture(scope="module")
+def model(bundle):
+    return load_model(bundle)
+
+
+@pytest.fixture
+def kept():
+    return {"lines": [], "copies": []}
+
+
+def made(bundle, model, kept=None, **serving):
+    """An application, without reading and warming the model again."""
+    manifest = bundle.manifest
+    settings = Serving(**serving)
+    metrics = Metrics(manifest.name, manifest.version, "stable")
+    plugs = Plugs()
+    if kept is not None:
+        plugs = Plugs(log=kept["lines"].append, shadow=lambda *call: kept["copies"].append(call))
+    predictor = Predictor(
+        model, manifest.classes, manifest.input.shape, manifest.version, settings, plugs, metrics
+    )
+    return Application(predictor, metrics, settings.limits, {"model_version": manifest.version}, b"{}")
+
+
+def asked(application, *calls, **more):
+    """Responses to several requests at once, or to one."""
+
+    async def all_of_them():
+        return await asyncio.gather(*(request(application, *call, **more) for call in calls))
+
+    return asyncio.run(all_of_them())
+
+
+def json_body(samples):
+    return orjson.dumps({"inputs": [np.ravel(sample).tolist() for sample in samples]})
+
+
+def test_scores_are_the_bundle_s_in_every_form(bundle, model, kept):
+    inputs, expected = bundle.golden()
+    tolerance = bundle.manifest.golden.tolerance
+    application = made(bundle, model, kept)
+    (answer,) = asked(
+        application, ("/predict", json_body(inputs)), x_request_id="abc-1", x_assay_assigned="stable"
+    )
+    assert answer.status == 200
+    assert np.abs(np.array(answer.json["outputs"]) - expected).max() <= tolerance
+    assert answer.json["classes"] == bundle.manifest.classes and answer.json["request_id"] == "abc-1"
+    assert answer.json["model_version"] == bundle.manifest.version
+    raw = inputs.astype("<f4").tobytes()
+    (answer,) = asked(application, ("/predict", raw), content_type="application/octet-stream")
+    assert np.abs(np.array(answer.json["outputs"]) - expected).max() <= tolerance
+    kinds = {"content_type": "application/octet-stream", "accept": "application/octet-stream"}
+    (answer,) = asked(application, ("/predict", raw), **kinds, x_assay_shadow="1")
+    scores = np.frombuffer(answer.body, "<f4").reshape(expected.shape)
+    assert np.abs(scores - expected).max() <= tolerance
+    assert answer.headers[b"x-model-version"].decode() == bundle.manifest.version
+    assert [line.status for line in kept["lines"]] == [200, 200, 200]
+    assert kept["lines"][0].assigned == "stable" and kept["lines"][2].shadow
+    assert len(kept["copies"]) == 2, "a copy is not copied again"
+
+
+def test_a_refused_request_never_reaches_the_model(bundle, model, kept):
+    def never(_):
+        raise AssertionError
+
+    application = made(bundle, dataclasses.replace(model, forward=never), kept)
+    for body, status in ((b"{", 400), (json_body([[1]]), 422), (json_body([[300] * 64]), 422)):
+        (answer,) = asked(application, ("/predict", body))
+        assert answer.status == status and answer.json["reason"] and answer.json["error"]
+    (metrics,) = asked(application, ("/metrics",), method="GET")
+    assert b'assay_serving_requests_total{code="range"} 1.0' in metrics.body
+    assert not kept["lines"] and not kept["copies"]
+
+
+def test_outputs_that_are_not_finite_are_an_error_that_is_counted(bundle, model, kept):
+    application = made(
+        bundle, dataclasses.replace(model, forward=lambda images: images.flatten(1) * np.nan), kept
+    )
+    (answer,) = asked(application, ("/predict", json_body([[1] * 64])))
+    assert answer.status == 500 and answer.json["error"] == "non_finite"
+    (metrics,) = asked(application, ("/metrics",), method="GET")
+    assert b'assay_serving_requests_total{code="non_finite"} 1.0' in metrics.body
+    assert kept["lines"][0].status == 500 and np.isnan(kept["lines"][0].outputs).all()
+
+
+@pytest.mark.parametrize("size", [1, 8])
+def test_a_model_that_fails_answers_500_and_the_next_request_is_answered(bundle, model, kept, size, capsys):
+    calls = []
+
+    def sometimes(images):
+        calls.append(len(images))
+        if len(calls) == 1:
+            raise RuntimeError("secret of the inside")
+        return model.forward(images)
+
+    application = made(
+        bundle, dataclasses.replace(model, forward=sometimes), kept, batching=Batching(size=size)
+    )
+    for status in (500, 200):
+        (answer,) = asked(application, ("/predict", json_body([[1] * 64])))
+        assert answer.status == status and b"secret" not in answer.body
+    assert "secret of the inside" in capsys.readouterr().err
+    assert kept["lines"][0].outputs is None and kept["lines"][0].status == 500
+
+
+def test_bodies_that_are_too_large_or_too_slow(bundle, model):
+    application = made(bundle, model, limits=Limits(body_bytes=1000, timeout_seconds=0.05))
+    (answer,) = asked(application, ("/predict", b"x" * 1001))
+    assert (
+        answer.status == 413 and answer.headers[b"connection"] == b"close" and "1000" in answer.json["reason"]
+    )
+    (answer,) = asked(application, ("/predict", b""), parts=[b"x" * 600, b"x" * 600])
+    assert answer.status == 413
+    (answer,) = asked(application, ("/predict", b""), parts=[b"{"], ends=False)
+    assert answer.status == 408 and answer.headers[b"connection"] == b"close"
+    (answer,) = asked(application, ("/predict", b"{}"), content_length="-1")
+    assert answer.status == 413
+
+
+def test_a_body_in_parts_is_put_together(bundle, model):
+    body = json_body([[7] * 64])
+    (whole,) = asked(made(bundle, model), ("/predict", body))
+    parts = [body[:10], b"", body[10:50], body[50:]]
+    (answer,) = asked(made(bundle, model), ("/predict", b""), parts=parts)
+    assert answer.json["outputs"] == whole.json["outputs"]
+
+
+def test_other_places(bundle, model):
+    application = made(bundle, model)
+    for path in ("/health/live", "/health/ready", "/metrics", "/openapi.json", "/docs"):
+        (answer,) = asked(application, (path,), method="GET") if path != "/docs" else [None]
+        assert answer is None or answer.status == 200
+        (answer,) = asked(application, (path,))
+        assert answer.status == 405 and answer.headers[b"allow"] == b"GET, HEAD"
+    (answer,) = asked(application, ("/predict",), method="GET")
+    assert answer.status == 405 and answer.headers[b"allow"] == b"POST"
+    (answer,) = asked(application, ("/other",))
+    assert answer.status == 404 and "POST /predict" in answer.json["reason"]
+
+
+def test_when_it_closes_each_answer_ends_its_connection(bundle, model):
+    application = made(bundle, model)
+    application.closing = True
+    (answer,) = asked(application, ("/predict", json_body([[1] * 64])))
+    assert answer.status == 200 and answer.headers[b"connection"] == b"close"
+    (answer,) = asked(application, ("/health/ready",), method="GET")
+    assert answer.status == 503 and answer.json["ready"] is False
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_requests_that_wait_together_are_one_batch_and_get_their_own_scores(bundle, model, kept, slow):
+    sizes = []
+
+    def counted(images):
+        sizes.append(len(images))
+        return model.forward(images)
+
+    batched = dataclasses.replace(model, forward=counted, seconds=1.0 if slow else 1e-5)
+    application = made(bundle, batched, kept, batching=Batching(size=4, wait_ms=1000))
+    inputs, expected = bundle.golden()
+    bodies = [json_body(inputs[i : i + 1 + i % 2]) for i in range(8)]
+    answers = asked(application, *(("/predict", body) for body in bodies))
+    for i, answer in enumerate(answers):
+        own = expected[i : i + 1 + i % 2]
+        assert np.abs(np.array(answer.json["outputs"]) - own).max() <= bundle.manifest.golden.tolerance
+    assert sum(sizes) == 12 and max(sizes) <= 4 and len(sizes) < 8
+    assert all(line.queue_ms is not None for line in kept["lines"])
+
+
+def test_a_request_alone_waits_no_longer_than_it_may(bundle, model):
+    application = made(bundle, model, batching=Batching(size=64, wait_ms=1))
+    (answer,) = asked(application, ("/predict", json_body([[1] * 64])))
+    assert answer.status == 200
+
+
+def test_what_waits_too_long_or_too_many_is_refused(bundle, model, monkeypatch):
+    slow = dataclasses.replace(model, seconds=1.0)
+    application = made(
+        bundle, slow, batching=Batching(size=64, wait_ms=1000), limits=Limits(timeout_seconds=0.05)
+    )
+    (answer,) = asked(application, ("/predict", json_body([[1] * 64])))
+    assert answer.status == 503 and answer.json["error"] == "timeout"
+    application = made(bundle, slow, batching=Batching(size=64, wait_ms=20))
+    monkeypatch.setattr(application.predictor.batcher, "_most", 2)
+    answers = asked(application, *(("/predict", json_body([[1] * 64])) for _ in range(5)))
+    assert sorted(answer.status for answer in answers) == [200, 200, 503, 503, 503]
+    refused = next(answer for answer in answers if answer.status == 503)
+    assert refused.json["error"] == "overloaded" and refused.headers[b"retry-after"] == b"1"
+
+
+def test_an_edited_or_another_model_is_refused(bundle, tmp_path, monkeypatch):
+    settings = Settings(bundle=bundle.folder)
+    application, health = make_application(settings)
+    assert health["golden"]["deviation"] <= health["golden"]["tolerance"] and health["form"] == "frozen"
+    (page,) = asked(application, ("/docs",), method="GET")
+    assert b"POST /predict" in page.body and b"http" not in page.body.replace(b"http-equiv", b"")
+    (document,) = asked(application, ("/openapi.json",), method="GET")
+    assert document.json["info"]["version"] == bundle.manifest.version
+    with pytest.raises(ValueError, match="no folder of a bundle"):
+        make_application(Settings(bundle=tmp_path / "none"))
+    network = type(bundle).network
+
+    def other(self, device="cpu"):
+        found = network(self, device)
+        found.shift += 0.01
+        return found
+
+    monkeypatch.setattr(type(bundle), "network", other)
+    with pytest.raises(WrongModel, match="not the model that was measured"):
+        load_model(bundle)
+
+
+def test_a_graph_that_cannot_be_frozen_or_is_wrong_runs_as_it_is(bundle, monkeypatch):
+    from assay.release.server import model as module
+
+    def fails(*_):
+        raise RuntimeError("cannot be traced\nfor reasons")
+
+    monkeypatch.setattr(module, "_frozen", fails)
+    found = load_model(bundle)
+    assert found.form == "eager" and found.passed_over == "RuntimeError: cannot be traced"
+    plain = module._eager(bundle, "cpu")
+    monkeypatch.setattr(module, "_frozen", lambda *_: lambda images: plain(images) + (len(images) == 2) * 0.1)
+    found = load_model(bundle)
+    assert found.form == "eager" and "not the model" in found.passed_over
+
+
+def test_a_server_imports_what_its_lock_has_and_its_master_less():
+    lock = (Path(__file__).parents[3] / "requirements" / "serve.txt").read_text()
+    locked = {line.split("==")[0].lower() for line in lock.splitlines() if "==" in line}
+    code = (
+        "import sys\n"
+        "import assay.release.server.group\n"
+        "assert 'torch' not in sys.modules and 'numpy' not in sys.modules\n"
+        "import assay.release.server.make, assay.release.server.worker\n"
+        "print(' '.join({name.partition('.')[0] for name in sys.modules}))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    owners = metadata.packages_distributions()
+    found = {
+        owner.lower().replace("_", "-") for name in done.stdout.split() for owner in owners.get(name, [])
+    }
+    assert {"torch", "gunicorn", "orjson"} <= found
+    # torch itself takes NVIDIA's where it is there.
+    assert found - {"assay", "nvidia-ml-py"} <= locked
