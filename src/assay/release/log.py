@@ -5,6 +5,7 @@ of it and writes them. What waits is bounded: when the disk does not keep up, ne
 Files are never renamed: a full one is closed and another begun, so collectors that follow by name miss nothing.
 """
 
+import atexit
 import contextlib
 import fcntl
 import hashlib
@@ -13,7 +14,8 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -145,13 +147,21 @@ class PredictionLog:
 
     folder: of the version's logs, made where it is missing, also when it is removed meanwhile.
     megabytes: size at which a file is closed and another begun. files: closed ones that are kept, of all workers.
+    told: called with how many lines were `written` or `dropped`, by any thread.
     """
 
-    def __init__(self, folder: Path, megabytes: float = 100, files: int = 10) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        megabytes: float = 100,
+        files: int = 10,
+        told: Callable[[str, int], None] = lambda *_: None,
+    ) -> None:
         self._folder, self._bytes, self._files = folder, int(megabytes * 1e6), files
         self._queue: deque[Served] = deque()
         self._put_bytes = self._taken_bytes = 0
         self._refused = self._lost = self._written = 0
+        self._told = told
         self._pending: list[bytes] = []
         self._file: int | None = None
         self._path: Path | None = None
@@ -160,12 +170,14 @@ class PredictionLog:
         self._wake, self._ended = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="prediction-log", daemon=True)
         self._thread.start()
+        atexit.register(self.close)
 
     def put(self, served: Served) -> None:
         """Takes a microsecond and never waits. Called by one thread."""
         waiting, held = len(self._queue), self._put_bytes - self._taken_bytes
         if waiting >= WAITING or held > HELD or self._ended.is_set():
             self._refused += 1
+            self._told("dropped", 1)
             return
         self._put_bytes += served.inputs.nbytes
         self._queue.append(served)
@@ -176,12 +188,15 @@ class PredictionLog:
         return Counts(self._written, self._refused + self._lost, len(self._queue) + len(self._pending))
 
     def close(self, seconds: float = 5.0) -> None:
-        """Write what waits, for as long at most; what could not be written counts as dropped."""
+        """Write what waits, for as long at most; what could not be written counts as dropped. At exit, if not before."""
+        atexit.unregister(self.close)
         self._ended.set()
         self._wake.set()
         self._thread.join(seconds)
         if not self._thread.is_alive():
-            self._lost += len(self._queue) + len(self._pending)
+            lost = len(self._queue) + len(self._pending)
+            self._lost += lost
+            self._told("dropped", lost)
             self._queue.clear()
             self._pending = []
             self._close_file()
@@ -207,6 +222,7 @@ class PredictionLog:
                 self._warn(f"{self._folder}: the prediction log cannot be written: {error.strerror}")
                 return
             self._written += len(self._pending)
+            self._told("written", len(self._pending))
             self._pending = []
 
     def _fill(self) -> None:
@@ -221,6 +237,7 @@ class PredictionLog:
                     self._pending += lines([served])
                 except Exception as error:
                     self._lost += 1
+                    self._told("dropped", 1)
                     self._warn(f"request {served.request_id}: no line of the prediction log: {error}")
 
     def _write(self, lines: bytes) -> None:
@@ -246,7 +263,8 @@ class PredictionLog:
             self._close_file()
         self._folder.mkdir(parents=True, exist_ok=True)
         self._number += 1
-        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+        # To the microsecond: no two logs, of whatever process, begin a file of the same name.
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
         self._path = self._folder / f"{stamp}-{os.getpid()}-{self._number:06d}.jsonl"
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
         self._file, self._size = os.open(self._path, flags, 0o640), 0

@@ -205,3 +205,22 @@ def test_a_request_without_a_line_costs_no_other_its_line(tmp_path: Path) -> Non
     writer.close()
     assert [found["request_id"] for found in written(tmp_path)] == ["r0", "r2"]
     assert writer.counts() == (2, 1, 0)
+
+
+def test_who_counts_is_told_of_every_line(tmp_path: Path) -> None:
+    told: list[tuple[str, int]] = []
+    writer = PredictionLog(tmp_path, told=lambda what, count: told.append((what, count)))
+    for one in (served(0), served(1, user=object()), served(2)):
+        writer.put(one)
+    writer.close()
+    writer.put(served(3))
+    totals = {what: sum(count for kind, count in told if kind == what) for what in ("written", "dropped")}
+    assert totals == {"written": 2, "dropped": 2}
+
+
+def test_a_process_that_ends_writes_what_waits(tmp_path: Path) -> None:
+    text = "import sys; sys.path.insert(0, sys.argv[2]); from test_log import *; PredictionLog(Path(sys.argv[1])).put(served())"
+    source = str(Path(log.__file__).parents[2])
+    arguments = [sys.executable, "-c", text, str(tmp_path), str(Path(__file__).parent)]
+    subprocess.run(arguments, env={**os.environ, "PYTHONPATH": source}, check=True)
+    assert len(written(tmp_path)) == 1

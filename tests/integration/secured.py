@@ -1,0 +1,185 @@
+"""One released version under gunicorn as users reach it, with everything that a release file can ask of them."""
+
+import http.client
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, Self, TypeVar
+
+import yaml
+from cryptography.hazmat.primitives.asymmetric import ed25519
+
+from assay.release.layout import Layout
+from assay.release.schema import Release
+from assay.release.security.salt import make_salt
+from assay.release.security.signatures import sign
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "release"))
+from tokens_made import AUDIENCE, public_jwk, shared_jwk, token, write_keys
+
+SOURCE = Path(__file__).parents[2] / "src"
+PATIENCE = 120.0
+T = TypeVar("T")
+SUBJECT = "alice.liddell@example.org"
+CALLER, SECRET = "client", "the-secret-of-a-caller-0123456789"
+SHARED = b"the-shared-key-of-an-issuer-0123456789"
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def said(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.body)
+        return found
+
+
+class Secured:
+    """A release's folder with keys and secrets, and the version that serves from it."""
+
+    def __init__(self, folder: Path, bundle: Path, *, signatures: bool = False, **limits: Any) -> None:
+        self.folder, self._bundle = folder, bundle
+        self.key = ed25519.Ed25519PrivateKey.generate()
+        self.jwks = folder / "jwks.json"
+        self.write_keys(public_jwk(self.key, "1"), shared_jwk(SHARED, "shared"))
+        callers = folder / "callers"
+        callers.write_text(f"{CALLER} {SECRET}\n")
+        callers.chmod(0o600)
+        serving = {
+            "workers": 2,
+            "jwt": {"jwks": str(self.jwks), "algorithms": ["EdDSA", "HS256"], "audience": AUDIENCE},
+            "signatures": {"secrets": str(callers)} if signatures else None,
+            "limits": limits,
+        }
+        release = Release.model_validate(
+            {"name": "r", "folder": str(folder), "registry": {"model": "digits"}, "serving": serving}
+        )
+        self.layout = Layout(folder / "r")
+        self.salt = make_salt(self.layout.salt)
+        self.layout.resolved.write_text(yaml.safe_dump(release.model_dump(mode="json")))
+        self.port = 0
+
+    def write_keys(self, *keys: dict[str, Any]) -> None:
+        write_keys(self.jwks, *keys)
+
+    @property
+    def printed(self) -> Path:
+        return self.folder / "printed.log"
+
+    def __enter__(self) -> Self:
+        self.process, self.port = self.serve("stable")
+        return self
+
+    def serve(self, role: str) -> tuple[subprocess.Popen[bytes], int]:
+        """Another version of the same release."""
+        command = [sys.executable, "-m", "assay.cli", "release", "serve", str(self._bundle)]
+        command += ["--release", str(self.layout.folder), "--role", role, "--port", "0"]
+        with self.printed.open("a") as printed:
+            begin = printed.tell()
+            process = subprocess.Popen(
+                command, stdout=printed, stderr=printed, env=os.environ | {"PYTHONPATH": str(SOURCE)}
+            )
+
+        def port() -> int | None:
+            assert process.poll() is None, self.printed.read_text()
+            found = re.search(r"http://127\.0\.0\.1:(\d+)", self.printed.read_text()[begin:])
+            return int(found[1]) if found else None
+
+        at = eventually(port)
+        eventually(lambda: is_ready(at))
+        return process, at
+
+    def __exit__(self, *_: object) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(PATIENCE)
+        finally:
+            self.process.kill()
+
+    def token(self, **claims: Any) -> str:
+        return token(self.key, **({"sub": SUBJECT} | claims)).decode()
+
+    def headers(self, body: bytes = b"", **claims: Any) -> dict[str, str]:
+        """Of a request that is let in."""
+        return {
+            "Authorization": f"Bearer {self.token(**claims)}",
+            "Content-Type": "application/json",
+            **sign(CALLER, SECRET.encode(), "POST", "/predict", body),
+        }
+
+    def ask(
+        self,
+        body: bytes | None = None,
+        headers: dict[str, str] | None = None,
+        *,
+        path: str = "/predict",
+        method: str = "POST",
+        port: int | None = None,
+    ) -> Answer:
+        """On a connection of its own: any worker may take it."""
+        connection = http.client.HTTPConnection("127.0.0.1", port or self.port, timeout=PATIENCE)
+        body = GOOD if body is None else body
+        try:
+            connection.request(method, path, body, self.headers(body) if headers is None else headers)
+            return read(connection)
+        finally:
+            connection.close()
+
+    def raw(self, content: bytes, *, port: int | None = None) -> bytes:
+        """What comes back to these bytes, until the server closes or has said a status."""
+        with socket.create_connection(("127.0.0.1", port or self.port), timeout=PATIENCE) as connection:
+            try:
+                connection.sendall(content)
+                return connection.recv(65536)
+            except (ConnectionResetError, BrokenPipeError):
+                return b""
+
+    def seen_by_the_model(self) -> int:
+        text = self.ask(path="/metrics", method="GET", headers={}, body=b"").body.decode()
+        return sum(int(float(line.split()[-1])) for line in text.splitlines() if _SAMPLES.match(line))
+
+    def ready(self) -> bool:
+        return is_ready(self.port)
+
+    def logged(self) -> list[dict[str, Any]]:
+        folder = self.layout.predictions("stable")
+        texts = [path.read_text() for path in sorted(folder.glob("*.jsonl"))]
+        return [json.loads(line) for text in texts for line in text.splitlines()]
+
+
+_SAMPLES = re.compile(r"assay_serving_samples(_total)?[ {]")
+GOOD = json.dumps({"inputs": [[0] * 64]}).encode()
+"""One digit, all black."""
+
+
+def read(connection: http.client.HTTPConnection) -> Answer:
+    response = connection.getresponse()
+    content = response.read()
+    return Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, content)
+
+
+def is_ready(port: int) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+    try:
+        connection.request("GET", "/health/ready")
+        return read(connection).status == 200
+    except OSError:
+        return False
+    finally:
+        connection.close()
+
+
+def eventually(condition: Callable[[], T | None]) -> T:
+    end = time.monotonic() + PATIENCE
+    while not (found := condition()):
+        assert time.monotonic() < end, "not in time"
+        time.sleep(0.05)
+    return found
