@@ -116,13 +116,20 @@ def _run(arguments: argparse.Namespace) -> int:
     _refuse_misplaced_file(arguments.command, arguments.rest)
     overrides = _overrides(arguments.rest)
     experiment = load(arguments.file, overrides=overrides)
+
+    def command(options: list[str]) -> list[str]:
+        return _command(arguments.file, options)
+
+    if experiment.sweep is not None:
+        from assay.looks import select_anew
+
+        if code := select_anew(experiment, arguments.rest, command):
+            return code
     if experiment.comparison.looks is None or "seeds" in overrides:
         _hand_over(arguments.file, arguments.rest)
     from assay.looks import run_by_looks
 
-    return run_by_looks(
-        arguments.file, experiment, arguments.rest, lambda options: _command(arguments.file, options)
-    )
+    return run_by_looks(arguments.file, experiment, arguments.rest, command)
 
 
 def _hand_over(file: Path, options: list[str]) -> NoReturn:

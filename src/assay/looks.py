@@ -1,4 +1,4 @@
-"""`assay run` of an experiment that declares looks: one workflow after another, each with more of the seeds."""
+"""`assay run` of an experiment that takes several workflows: one for each look, with more of the seeds; one for a new selection."""
 
 import json
 import os
@@ -11,6 +11,8 @@ from types import FrameType
 
 from assay.comparison.model import Comparison, Sequential
 from assay.config.schema import Experiment
+from assay.config.sweep import FOLDER, SELECTED
+from assay.config.trials import swept_arms
 
 _RUNS_NOTHING = {
     *(
@@ -47,7 +49,7 @@ def run_by_looks(file: Path, experiment: Experiment, options: list[str], command
             f"{file}: comparison.looks: the last look is after {looks[-1]} seeds, and there are {len(seeds)}; end with "
             f"{len(seeds)}, or write `seeds: {looks[-1]}`"
         )
-    if _RUNS_NOTHING & {option.split("=")[0] for option in options}:
+    if _runs_nothing(options):
         return _wait(command(options))
     results = _working_folder(options) / "results" / experiment.name
     begun = _begun(results, experiment)
@@ -65,6 +67,24 @@ def run_by_looks(file: Path, experiment: Experiment, options: list[str], command
         if found.decided:
             return 0
     return 0
+
+
+def select_anew(experiment: Experiment, options: list[str], command: Command) -> int:
+    """Tune first, where an earlier run selected settings: what is then selected again trains nothing again.
+
+    A workflow that selects and trains in one go has to plan both, before anybody knows what is selected.
+    """
+    folder = _working_folder(options) / "results" / experiment.name / FOLDER
+    if _runs_nothing(options) or not any(
+        (folder / arm / SELECTED).exists() for arm in swept_arms(experiment)
+    ):
+        return 0
+    print("What is selected, before anything is trained with it", flush=True)
+    return _wait(command(["--until=select_settings", *options]))
+
+
+def _runs_nothing(options: Sequence[str]) -> bool:
+    return bool(_RUNS_NOTHING & {option.split("=")[0] for option in options})
 
 
 def _told(found: Sequential) -> str:

@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -96,6 +98,28 @@ def test_what_reruns_what(tuned: Project) -> None:
     aside.rename(lost)
     assert (planned["train_trial"], planned["select_settings"]) == (1, 1)
     assert tuned.planned() == {}
+
+
+def test_assay_run_trains_nothing_again_for_settings_that_are_selected_again(tuned: Project) -> None:
+    """One more trial for each arm, worse than the best: the workflow alone has to plan all trainings of the comparison."""
+    chosen = [tuned.results / "sweep" / arm / "selected.json" for arm in ("mlp", "cnn")]
+    trained = sorted(tuned.results.glob("runs/*/*/train/record.json"))
+    before = [path.read_bytes() for path in [*chosen, *trained]]
+    with written(tuned, {"trials": 3}):
+        done = subprocess.run(
+            [sys.executable, "-m", "assay.cli", "run", "tiny.yaml", "--cores", "4"],
+            cwd=tuned.folder,
+            env=tuned.environment(),
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert [path.read_bytes() for path in chosen] == before[:2], "the same settings are selected"
+        assert [path.read_bytes() for path in trained] == before[2:], "and nothing is trained with them again"
+        assert len(Trials.read(chosen[0].with_name("trials.json")).trials) == 3
+        assert tuned.planned() == {}
+    tuned.run()
 
 
 def test_an_edited_selection_is_found_out(tuned: Project) -> None:
