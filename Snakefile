@@ -26,6 +26,7 @@ include: "workflow/rules/profile.smk"
 include: "workflow/rules/trace.smk"
 include: "workflow/rules/noise.smk"
 include: "workflow/rules/compare.smk"
+include: "workflow/rules/bundle.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/archive.smk"
 

@@ -34,10 +34,12 @@ STAGES: dict[str, tuple[str, ...]] = {
     "compare": ("comparison", "evaluation/metrics.py", "evaluation/table.py"),
     "report": ("reporting",),
     "archive": ("archive",),
+    "bundle": ("",),
 }
 """Per stage the files and folders below the package. Settings reach a stage through its parameters and
 records through their schema version, so `config` and `records` are not among them. How a training is watched decides
-nothing that it computes, so `telemetry` is not among its sources; it decides which profile blocks are valid."""
+nothing that it computes, so `telemetry` is not among its sources; it decides which profile blocks are valid. The package itself lies
+in a bundle, and all of it is its source."""
 
 
 def stage_sha256(stage: str) -> str:

@@ -105,7 +105,7 @@ class Project:
 
 def copy_project(folder: Path) -> Project:
     ignore = shutil.ignore_patterns("__pycache__", "*.pyc")
-    for name in ("src", "workflow", "profiles", "containers"):
+    for name in ("src", "workflow", "profiles", "containers", "requirements"):
         shutil.copytree(REPOSITORY / name, folder / name, ignore=ignore)
     shutil.copy(REPOSITORY / "Snakefile", folder)
     project = Project(folder)

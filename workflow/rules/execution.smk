@@ -53,12 +53,15 @@ def needs_image():
     return [] if IMAGE is None else [IMAGE.lock]
 
 
+def image_lock():
+    """Of the image, where jobs run in one."""
+    return "" if IMAGE is None else f"--image-lock {shlex.quote(str(IMAGE.lock))}"
+
+
 def image_files():
     """The image's lock, where jobs run in one; and the image itself, where the experiment wants it in."""
-    if IMAGE is None:
-        return ""
-    sif = f" --image {shlex.quote(str(IMAGE.sif))}" if EXPERIMENT.archive.image else ""
-    return f"--image-lock {shlex.quote(str(IMAGE.lock))}{sif}"
+    wanted = IMAGE is not None and EXPERIMENT.archive.image
+    return image_lock() + (f" --image {shlex.quote(str(IMAGE.sif))}" if wanted else "")
 
 
 def own_folders():

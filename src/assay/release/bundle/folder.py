@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from assay.release.bundle.manifest import MANIFEST, Manifest
+from assay.release.bundle.manifest import GOLDEN, MANIFEST, Manifest
 
 _TRIES = 10
 
@@ -44,7 +44,9 @@ def refuse_foreign(output: Path) -> None:
     """Nothing is replaced that is no bundle. Raises: ValueError."""
     if output.is_symlink() or (output.exists() and not output.is_dir()):
         raise ValueError(f"{output}: is there and is no bundle; name another place: --output FOLDER")
-    if output.is_dir() and any(output.iterdir()) and not (output / MANIFEST).exists():
+    # Snakemake takes the manifest away before it has a bundle made anew.
+    known = any((output / name).exists() for name in (MANIFEST, GOLDEN))
+    if output.is_dir() and any(output.iterdir()) and not known:
         raise ValueError(f"{output}: is there and is no bundle; name another place: --output FOLDER")
 
 
