@@ -9,6 +9,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -92,8 +93,10 @@ class Fronted:
         self.parts: dict[str, Part] = {}
         for role in ("stable", "candidate"):
             self.behave(role, "good")
-            behaviour = str(folder / f"{role}.behaviour")
-            self.parts[role] = Part(folder, role, "version", ROLE=role, BEHAVIOUR=behaviour)
+            variables = {"ROLE": role, "BEHAVIOUR": str(folder / f"{role}.behaviour")}
+            if role == "stable":
+                variables["COPIES"] = str(self.layout.shadow_queue)
+            self.parts[role] = Part(folder, role, "version", **variables)
         self.parts["identity"] = Part(folder, "identity", "identity", SALT=SALT, ASKED=str(folder / "asked"))
         self._generation = 0
         self.reader = AccessReader(self.layout.access)
@@ -181,6 +184,20 @@ class Load:
         self._over.set()
         for thread in self._threads:
             thread.join(30)
+
+    def until(self, condition: Callable[["Load"], bool], seconds: float = 30.0) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition(self):
+            assert time.monotonic() < deadline, f"not in {seconds} s; {len(self.answers)} answers"
+            time.sleep(0.02)
+
+    def more(self, count: int) -> None:
+        """Until as many further requests were answered on each connection."""
+        before = len(self.answers)
+        self.until(lambda load: len(load.answers) >= before + count * load.connections)
+
+    def roles(self) -> set[str]:
+        return {role for *_, role in self.answers}
 
     def failed(self) -> list[tuple[float, float, int, str]]:
         return [answer for answer in self.answers if answer[2] != 200]

@@ -177,11 +177,10 @@ def test_a_version_cannot_send_a_request_elsewhere(fronted: Fronted) -> None:
 
 def test_a_candidate_killed_under_load_costs_no_user_anything(fronted: Fronted) -> None:
     with Load(fronted.routing.port) as load:
-        time.sleep(0.5)
+        load.until(lambda load: load.roles() == {"stable", "candidate"})
         fronted.parts["candidate"].kill()
-        time.sleep(0.7)
+        load.more(20)
     assert load.failed() == []
-    assert {role for *_, role in load.answers} == {"stable", "candidate"}
     failures = [a for a in fronted.observed(len(load.answers)) if a.attempts[0].failed]
     assert failures and {(a.assigned, a.attempts[0].role, a.status) for a in failures} == {
         ("candidate", "candidate", 200)
@@ -218,8 +217,8 @@ def test_no_request_fails_while_the_share_changes(fronted: Fronted) -> None:
             fronted.front.apply(fronted.plan(share))
             standing = fronted.front.confirm()
             assert standing is not None and standing.share == share
-    assert load.failed() == [] and len(load.answers) > 200
-    assert {role for *_, role in load.answers} == {"stable", "candidate"}
+            load.more(3)
+    assert load.failed() == [] and load.roles() == {"stable", "candidate"}
 
 
 def test_a_roll_back_holds_for_every_new_request_at_once(fronted: Fronted) -> None:
@@ -230,12 +229,12 @@ def test_a_roll_back_holds_for_every_new_request_at_once(fronted: Fronted) -> No
     with Load(fronted.routing.port) as load:
         for connection in idle:
             assert role_on(connection, "someone") == "candidate"
-        time.sleep(0.3)
+        load.more(5)
         began = time.time()
         fronted.front.apply(fronted.plan(0.0))
         took = time.time() - began
         late = [role_on(connection, "someone") for connection in idle]
-        time.sleep(0.3)
+        load.more(10)
     assert load.failed() == [] and late == ["stable"] * 8
     last = max(sent for sent, *_, role in load.answers if role == "candidate")
     assert last - began < 1, (
@@ -295,7 +294,7 @@ def test_what_is_too_large_or_not_there_gets_a_reason(fronted: Fronted) -> None:
 def test_logs_are_rotated_and_read_across(fronted: Fronted) -> None:
     with Load(fronted.routing.port) as load:
         for _ in range(3):
-            time.sleep(0.2)
+            load.more(5)
             assert fronted.front.rotate(1, 5)
             assert not fronted.front.rotate(10**9, 5)
     seen = fronted.observed(len(load.answers))

@@ -125,16 +125,16 @@ def test_killed_workers_are_replaced_and_the_share_holds(fronted: Fronted) -> No
     master = fronted.front.running()
     with Load(fronted.routing.port, connections=2) as load:
         for _ in range(3):
-            time.sleep(0.2)
+            load.more(10)
             for worker in workers(master):
                 os.kill(worker, signal.SIGKILL)
         deadline = time.monotonic() + 20
         while not fronted.front.confirm() and time.monotonic() < deadline:
             time.sleep(0.05)
-        time.sleep(0.3)
+        load.more(10)
     assert fronted.front.running() == master
-    # A connection breaks with its process; the next request on a new one is answered.
-    assert len(load.failed()) <= 3 * 2 * 4
+    # A connection breaks with its process; requests on new ones are answered as soon as there is another.
+    assert len(load.failed()) < len(load.answers) / 2
     assert load.answers[-1][2] == 200 and fronted.front.confirm() is not None
     good = [answer for answer in load.answers if answer[2] == 200]
     assert len({a.request_id for a in fronted.reader.read()}) >= len(good), (

@@ -10,9 +10,11 @@ import os
 from pathlib import Path
 from typing import Any
 
+from assay.release.routing.copies import Copies
 from assay.release.security.salt import user_digest
 
 Scope = dict[str, Any]
+COPIES = Copies(Path(os.environ["COPIES"])) if "COPIES" in os.environ else None
 
 
 async def version(scope: Scope, receive: Any, send: Any) -> None:
@@ -20,11 +22,14 @@ async def version(scope: Scope, receive: Any, send: Any) -> None:
     if scope["type"] == "lifespan":
         await lifespan(receive, send)
         return
-    size, more = 0, True
+    content, more = b"", True
     while more:
         message = await receive()
-        size += len(message.get("body", b""))
+        content += message.get("body", b"")
         more = message.get("more_body", False)
+    given = dict(scope["headers"])
+    if COPIES is not None and b"x-assay-shadow" not in given:
+        COPIES.offer(given, content)
     behaviour = Path(os.environ["BEHAVIOUR"]).read_text().split()
     if scope["path"].startswith("/health"):
         behaviour = ["good"]
@@ -34,9 +39,12 @@ async def version(scope: Scope, receive: Any, send: Any) -> None:
         await asyncio.sleep(60)
     if behaviour[0] == "slow":
         await asyncio.sleep(float(behaviour[1]))
+    if b"x-assay-shadow" in given:
+        with Path(os.environ["BEHAVIOUR"]).with_suffix(".shadows").open("a") as file:
+            file.write(json.dumps(headers) + "\n")
     if behaviour[0] == "crash":
         os._exit(1)
-    body = json.dumps({"role": os.environ["ROLE"], "headers": headers, "bytes": size}).encode()
+    body = json.dumps({"role": os.environ["ROLE"], "headers": headers, "bytes": len(content)}).encode()
     extra = [(b"x-accel-redirect", b"/_assay/front")] if behaviour[0] == "redirect" else []
     await answer(send, status, body, [(b"content-type", b"application/json"), *extra])
 

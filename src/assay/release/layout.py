@@ -51,6 +51,16 @@ class Layout:
         return self.folder / "logs" / "access.jsonl"
 
     @property
+    def shadow_log(self) -> Path:
+        """What became of copies of requests, lines as in `access`."""
+        return self.folder / "logs" / "shadow.jsonl"
+
+    @property
+    def shadow_queue(self) -> Path:
+        """The socket by which the stable version hands over copies of requests."""
+        return self.folder / "run" / "shadow.sock"
+
+    @property
     def outcomes(self) -> Path:
         """What the application reports about users: JSON lines (`observations.Outcome`)."""
         return self.folder / "logs" / "outcomes.jsonl"
