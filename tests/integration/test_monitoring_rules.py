@@ -18,10 +18,12 @@ pytestmark = [
 RUN = {"experiment": "digits", "arm": "cnn", "seed": "3", "instance": "here:9910", "job": "assay"}
 CARD = RUN | {"gpu": "GPU-1"}
 BLOCK = {"experiment": "digits", "block": "1", "instance": "here:9910", "job": "assay"}
+STAGE = {"experiment": "digits", "stage": "sweep", "instance": "here:9910", "job": "assay"}
 HERE = {"instance": "here:9910", "job": "assay"}
 HEALTHY = {
     ("assay_run_state", "running"): "1x80",
     ("assay_profile_block_state", "running"): "1x80",
+    ("assay_stage_jobs", "diverged"): "2x80",  # a result of a trial's settings
     "assay_run_loss": "2.3-0.01x80",
     "assay_gpu_samples_total": "0+150x80",
     "assay_gpu_throttled_samples_total": "0+5x80",  # 3.3%: below the threshold
@@ -37,6 +39,8 @@ Values = dict[Any, str]
 def labels_of(metric: str) -> dict[str, str]:
     if metric.startswith("assay_gpu"):
         return CARD
+    if metric.startswith("assay_stage"):
+        return STAGE
     if metric.startswith("assay_profile"):
         return BLOCK
     return RUN if metric.startswith("assay_run") else HERE
@@ -133,6 +137,14 @@ TRIPS: dict[str, tuple[Values, str, str, str, dict[str, str], str]] = {
         "6m",
         BLOCK | {"state": "invalid"},
         "digits, profile block 1: invalid",
+    ),
+    "a broken stage": (
+        changed({("assay_stage_jobs", "killed"): "_x20 3x60"}),
+        "AssayStageBroken",
+        "5m",
+        "6m",
+        STAGE | {"state": "killed"},
+        "digits, stage sweep: 3 killed",
     ),
     "lost": (
         changed({"assay_gpu_lost": "0x20 1x60"}),

@@ -1,4 +1,4 @@
-"""What an experiment runs beside its runs and blocks: kernel traces, and the noise floor's second runs."""
+"""What an experiment runs beside its runs and blocks: kernel traces, the noise floor's second runs, trials of a sweep."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
@@ -7,11 +7,14 @@ from pathlib import Path
 from assay.config.repeated import repeated, second_self
 from assay.config.resolve import spec_sha256
 from assay.config.schema import Experiment
+from assay.config.sweep import FOLDER as SWEEP
+from assay.config.sweep import SELECTED
+from assay.config.trials import trial_count
 from assay.monitoring.block import BlockFiles
 from assay.monitoring.files import Moment, stat_of
 from assay.monitoring.job import Job, silence
 from assay.monitoring.run import RecordFile, RunFiles
-from assay.monitoring.state import Block, Noise, Run, State, Trace
+from assay.monitoring.state import Block, Noise, Run, State, Sweep, Trace
 from assay.monitoring.wording import span
 
 FOLDER, FLOOR = "noise", "floor.json"
@@ -92,3 +95,52 @@ class NoiseFiles:
         known = [modified for modified in records if modified is not None]
         current = stat is not None and len(known) == len(records) and stat.st_mtime >= max(known, default=0.0)
         return "completed" if current else "waiting"
+
+
+class TrialFiles:
+    """Reads one trial at one seed: a training up to each comparison with others, and one to the end.
+
+    arm: as it is told by others. rungs: how many comparisons there are.
+    """
+
+    def __init__(self, folder: Path, arm: str, trial: int, seed: int, rungs: int) -> None:
+        self._folder, self._waiting = folder, Run(arm, seed, trial=trial)
+        parts = [*(f"rung-{rung}" for rung in range(rungs)), "train"]
+        self.parts = [RunFiles(folder, arm, seed, part=part, evaluated=False) for part in parts]
+
+    @property
+    def name(self) -> str:
+        return self._waiting.name
+
+    def look(self, moment: Moment, least_silence: float) -> Run:
+        if stat_of(self._folder) is None:
+            return self._waiting
+        last = self.parts[-1]
+        for files in reversed(self.parts):
+            run = files.look(moment, least_silence)
+            if run.state == "waiting":
+                continue
+            if run.state in ("completed", "pruned") and files is not last:
+                run = dataclasses.replace(run, state="waiting", why="to be compared with other trials")
+            return dataclasses.replace(run, trial=self._waiting.trial)
+        return self._waiting
+
+
+class SweepFiles:
+    """Reads the trials of one arm."""
+
+    def __init__(self, folder: Path, experiment: Experiment, arm: str) -> None:
+        sweep = experiment.sweep
+        assert sweep is not None
+        self._arm, self._folder = arm, folder / SWEEP / arm
+        rungs = 0 if sweep.prune is None else len(sweep.prune.after)
+        self.trials = [
+            TrialFiles(self._folder / f"trial-{trial}" / f"seed-{seed}", arm, trial, seed, rungs)
+            for trial in range(trial_count(sweep, arm))
+            for seed in sweep.seeds
+        ]
+
+    def look(self, moment: Moment, least_silence: float) -> Sweep:
+        """A selection stands until Snakemake removes it, to select anew."""
+        selected: State = "completed" if stat_of(self._folder / SELECTED) else "waiting"
+        return Sweep(self._arm, selected, tuple(files.look(moment, least_silence) for files in self.trials))

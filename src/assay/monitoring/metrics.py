@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from prometheus_client.registry import Collector as PrometheusCollector
 from assay.config.arm import NAME_PATTERN
 from assay.monitoring.files import Moment, seconds_of, stat_of
 from assay.monitoring.job import LEAST_SILENCE
-from assay.monitoring.state import Gpu, Host, Run, Snapshot
+from assay.monitoring.state import Block, Gpu, Host, Run, Snapshot, Trace
 from assay.monitoring.watcher import Watcher
 from assay.telemetry.reasons import INVALIDATING
 
@@ -47,6 +48,7 @@ METRICS: dict[str, tuple[str, tuple[str, ...]]] = {
     "assay_run_remaining_seconds": ("Until the training is over, at its pace.", _RUN),
     "assay_run_silent_seconds": ("Since its log grew last.", _RUN),
     "assay_profile_block_state": ("1 under the state in which a block is.", ("experiment", "block", "state")),
+    "assay_stage_jobs": ("Jobs of a stage in a state.", ("experiment", "stage", "state")),
     "assay_gpu_utilization_ratio": ("Share of time in which some kernel ran.", _CARD),
     "assay_gpu_memory_used_bytes": ("Used by everyone.", _CARD),
     "assay_gpu_memory_total_bytes": ("On the card, or on its MIG instance.", _CARD),
@@ -225,15 +227,19 @@ def _begun(folder: Path) -> float:
 
 def _last_event(snapshot: Snapshot, folder: Path) -> float:
     """Seconds since 1970."""
-    told = [run.last_event for run in snapshot.runs] + [block.last_event for block in snapshot.blocks]
-    told += [gpu.timestamp for gpu in snapshot.gpus]
+    noise = snapshot.noise
+    jobs: list[Run | Block | Trace] = [*snapshot.runs, *snapshot.blocks, *snapshot.traces]
+    jobs += [*(noise.runs if noise else ()), *(noise.blocks if noise else ())]
+    jobs += [trial for sweep in snapshot.sweeps for trial in sweep.trials]
+    told = [*(one.last_event for one in jobs), *(gpu.timestamp for gpu in snapshot.gpus)]
     times = (seconds_of(timestamp) for timestamp in told if timestamp)
     return max((one for one in times if one is not None), default=0.0) or _begun(folder)
 
 
 def _add_experiment(sheet: Sheet, watcher: Watcher, snapshot: Snapshot, moment: Moment) -> None:
     name = watcher.folder.name
-    for run in snapshot.runs:
+    noise = snapshot.noise
+    for run in (*snapshot.runs, *(noise.runs if noise else ())):
         labels = (name, run.arm, str(run.seed))
         sheet.add("assay_run_state", 1, *labels, run.state)
         if run.state in ("running", "stalled") and run.stage == "train":
@@ -241,6 +247,9 @@ def _add_experiment(sheet: Sheet, watcher: Watcher, snapshot: Snapshot, moment: 
                 sheet.add(metric, value(run), *labels)
     for block in snapshot.blocks:
         sheet.add("assay_profile_block_state", 1, name, str(block.block), block.state)
+    for block in noise.blocks if noise else ():
+        sheet.add("assay_profile_block_state", 1, name, f"noise-{block.block}", block.state)
+    _add_stages(sheet, name, snapshot)
     samplers = [
         (samples.gpus(moment, host=host, **user), samples.host(moment, host or ""), user)
         for samples, host, user in watcher.samplers()
@@ -252,6 +261,17 @@ def _add_experiment(sheet: Sheet, watcher: Watcher, snapshot: Snapshot, moment: 
         if machine is not None and machine.live:
             for metric, (value_name, factor) in _CPU_VALUES.items():
                 sheet.add(metric, _times(machine.values.get(value_name), factor), *labels)
+
+
+def _add_stages(sheet: Sheet, name: str, snapshot: Snapshot) -> None:
+    """Of trials and traces how many are in which state: labels for each would be too many."""
+    jobs = Counter((stage, state) for stage, state in snapshot.stages.items())
+    jobs.update(("trace", trace.state) for trace in snapshot.traces)
+    jobs.update(("sweep", trial.state) for sweep in snapshot.sweeps for trial in sweep.trials)
+    if snapshot.noise is not None:
+        jobs["noise", snapshot.noise.floor] += 1
+    for (stage, state), count in jobs.items():
+        sheet.add("assay_stage_jobs", count, name, stage, state)
 
 
 def _newest_first(sampler: tuple[list[Gpu], Host | None, Mapping[str, object]]) -> float:

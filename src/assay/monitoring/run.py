@@ -86,12 +86,23 @@ def _shown(record: Record) -> Run:
     )
 
 
-class RunFiles:
-    """Reads one run."""
+def _of_all_steps(run: Run) -> Run:
+    """A record tells the steps of an epoch."""
+    return replace(run, steps=run.steps * run.epochs if run.steps and run.epochs else None)
 
-    def __init__(self, folder: Path, arm: str, seed: int) -> None:
+
+class RunFiles:
+    """Reads one run.
+
+    part: folder of its training. evaluated: whether it is over with its evaluation, and not with its training.
+    """
+
+    def __init__(
+        self, folder: Path, arm: str, seed: int, *, part: str = "train", evaluated: bool = True
+    ) -> None:
         self.folder, self.arm, self.seed = folder, arm, seed
-        self.train, self.evaluate = folder / "train", folder / "evaluate"
+        self.train, self.evaluate = folder / part, folder / "evaluate"
+        self._to_be_evaluated = evaluated
         self.trained = RecordFile(self.train / "record.json")
         self.evaluated = RecordFile(self.evaluate / "record.json")
         self.job, self.evaluation = Job(self.train), Job(self.evaluate)
@@ -115,10 +126,13 @@ class RunFiles:
             evaluated = None  # of weights that were trained before
         if trained is None:
             run = self._training(moment, least_silence, rhythm)
+        elif self._to_be_evaluated:
+            run = self._evaluation(_of_all_steps(trained.run), evaluated, moment, least_silence)
         else:
-            run = self._evaluation(trained, evaluated, moment, least_silence)
+            run = _of_all_steps(trained.run)
         run = replace(run, arm=self.arm, seed=self.seed)
-        self._run = run if trained is not None and evaluated is not None else None
+        over = trained is not None and (evaluated is not None or not self._to_be_evaluated)
+        self._run = run if over else None
         self._spec, self._again = self.spec_sha256, moment.monotonic + RECHECK_SECONDS
         return run
 
@@ -243,10 +257,8 @@ class RunFiles:
             seconds_left=log.seconds_left(silent or 0.0) if goes_on else None,
         )
 
-    def _evaluation(self, trained: Kept, evaluated: Kept | None, moment: Moment, least_silence: float) -> Run:
-        steps = trained.run.steps
-        epochs = trained.run.epochs
-        run = replace(trained.run, steps=steps * epochs if steps and epochs else None)
+    def _evaluation(self, run: Run, evaluated: Kept | None, moment: Moment, least_silence: float) -> Run:
+        """run: as its training ended."""
         stage: Literal["train", "evaluate"] = "train" if run.state != "completed" else "evaluate"
         if evaluated is not None:
             if run.state == "completed":

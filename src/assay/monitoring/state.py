@@ -78,10 +78,16 @@ class Run:
     """Of the training; None where nothing measured tells it."""
     seconds: float | None = None
     """From beginning to end of a completed training that went through in one attempt."""
+    trial: int | None = None
+    """Of a sweep; None: a run of the comparison."""
+
+    @property
+    def who(self) -> str:
+        return self.arm if self.trial is None else f"{self.arm} trial {self.trial}"
 
     @property
     def name(self) -> str:
-        return f"{self.arm} seed {self.seed}"
+        return f"{self.who} seed {self.seed}"
 
 
 @dataclass(frozen=True)
@@ -141,6 +147,17 @@ class Noise:
     """The second ones, under the name that the arm has then."""
     blocks: tuple[Block, ...]
     """Of the arm and itself."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The search for the settings of one arm."""
+
+    arm: str
+    selected: State
+    """completed: settings are selected from all trials; else waiting."""
+    trials: tuple[Run, ...]
+    """One per trial and seed; of one that waits to be compared with others, how far it is."""
 
 
 @dataclass(frozen=True)
@@ -212,7 +229,7 @@ class Snapshot:
     """Whether it is known which runs there will be; else `runs` are those that have begun."""
     session: Session | None
     stages: Mapping[str, State]
-    """health, data, compare and report: completed, or waiting."""
+    """health, data, compare, report and archive: completed, or waiting."""
     runs: tuple[Run, ...]
     blocks: tuple[Block, ...]
     gpus: tuple[Gpu, ...]
@@ -221,6 +238,8 @@ class Snapshot:
     """None where the experiment asks for none."""
     noise: Noise | None
     """None where the experiment asks for none, and nobody has begun one."""
+    sweeps: tuple[Sweep, ...]
+    """One per arm that is tuned."""
     training_seconds_left: float | None
     """Second runs of the noise floor included, with as many runs at a time as now; None where an arm's time is not known, or nothing runs."""
     profile_seconds_left: float | None
@@ -234,11 +253,16 @@ class Snapshot:
 
 
 def states_of(
-    runs: Iterable[Run], blocks: Iterable[Block], traces: Iterable[Trace], noise: Noise | None
+    runs: Iterable[Run],
+    blocks: Iterable[Block],
+    traces: Iterable[Trace],
+    noise: Noise | None,
+    sweeps: Iterable[Sweep],
 ) -> set[State]:
     """The states in which anything that runs is."""
     second: tuple[Run | Block, ...] = () if noise is None else (*noise.runs, *noise.blocks)
-    return {one.state for one in (*runs, *blocks, *traces, *second)}
+    trials = (trial for sweep in sweeps for trial in sweep.trials)
+    return {one.state for one in (*runs, *blocks, *traces, *second, *trials)}
 
 
 def _plain(value: Any) -> Any:

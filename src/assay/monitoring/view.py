@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from assay.monitoring.layout import shared, table
-from assay.monitoring.state import BROKEN, Block, Gpu, Host, Run, Snapshot, Trace, states_of
+from assay.monitoring.state import BROKEN, Block, Gpu, Host, Run, Snapshot, Sweep, Trace, states_of
 from assay.monitoring.wording import NOTHING, span
 
 STYLES = {
@@ -25,7 +25,7 @@ STYLES = {
     "failed": "bold red",
     "killed": "bold red",
 }
-ORDER = ("waiting", "running", "trained", "completed", *BROKEN)
+ORDER = ("waiting", "running", "trained", "completed", "pruned", *BROKEN)
 PHASES = {
     "not begun": "has not begun",
     "running": "is running",
@@ -42,8 +42,10 @@ def render(snapshot: Snapshot, width: int, height: int | None = None) -> Group:
     if snapshot.noise is not None:
         runs += snapshot.noise.runs
         blocks += [replace(block, place="noise") for block in snapshot.noise.blocks]
-    going = [run for run in runs if run.state in ("running", "stalled") and run.stage == "train"]
+    trials = [trial for sweep in snapshot.sweeps for trial in sweep.trials]
+    going = [run for run in (*runs, *trials) if run.state in ("running", "stalled") and run.stage == "train"]
     watched: list[Run | Block | Trace] = [*runs, *blocks, *snapshot.traces]
+    watched += [trial for trial in trials if trial.state != "diverged"]  # that is a trial's result
     broken = [one for one in watched if one.state in BROKEN]
     broken.sort(key=lambda one: one.last_event or "", reverse=True)
     arms = list(dict.fromkeys(run.arm for run in snapshot.runs))
@@ -70,6 +72,8 @@ def render(snapshot: Snapshot, width: int, height: int | None = None) -> Group:
     parts += [Text(f"warning: {_plain(text)}", style="yellow") for text in snapshot.warnings]
     if snapshot.headline and snapshot.phase == "finished":
         parts += ["", Text(_plain(snapshot.headline))]
+    if snapshot.phase == "finished" and snapshot.stages["archive"] != "completed":
+        parts += ["", Text("the archive is not made yet")]
     return Group(*parts)
 
 
@@ -113,7 +117,7 @@ def _left(snapshot: Snapshot) -> str:
 
 def _phase(snapshot: Snapshot) -> str:
     """In words; that a workflow runs on another machine cannot be seen while none of its jobs does."""
-    states = states_of(snapshot.runs, snapshot.blocks, snapshot.traces, snapshot.noise)
+    states = states_of(snapshot.runs, snapshot.blocks, snapshot.traces, snapshot.noise, snapshot.sweeps)
     unseen = snapshot.session is None or not snapshot.session.alive
     if snapshot.phase == "running" and unseen and not states & {"running", "stalled"}:
         return "has begun; nothing is seen to run"
@@ -160,7 +164,7 @@ def _going(runs: Sequence[Run], width: int) -> list[Text]:
             *([_whole(run.gpu_memory_mb)] if memory else []),
             _styled("stalled", "stalled") if run.state == "stalled" else _duration(run.seconds_left),
         ]
-        rows.append([run.arm, seed, *cells])
+        rows.append([run.who, seed, *cells])
     return table(titles, rows, texts=[0], width=width)
 
 
@@ -178,7 +182,7 @@ def _profile(blocks: Sequence[Block]) -> list[str]:
 
 def _beside(snapshot: Snapshot) -> list[str]:
     """How far the stages are that are neither runs nor blocks of the experiment."""
-    lines, noise = [], snapshot.noise
+    lines, noise = [_tuning(sweep) for sweep in snapshot.sweeps], snapshot.noise
     if snapshot.traces:
         lines.append(f"kernel traces: {_counted(snapshot.traces, 'arms')}")
     if noise is not None:
@@ -187,6 +191,11 @@ def _beside(snapshot: Snapshot) -> list[str]:
         found = "found" if noise.floor == "completed" else "not found yet"
         lines.append(f"noise floor of {noise.arm}: {'; '.join([*parts, found])}")
     return ["", *lines] if lines else []
+
+
+def _tuning(sweep: Sweep) -> str:
+    selected = "selected" if sweep.selected == "completed" else "not selected yet"
+    return f"tuning of {sweep.arm}: {_counted(sweep.trials, 'trial runs')}; {selected}"
 
 
 def _counted(ones: Sequence[Run | Block | Trace], what: str) -> str:

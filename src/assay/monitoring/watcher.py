@@ -4,7 +4,7 @@ import contextlib
 import os
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
@@ -14,8 +14,9 @@ from assay.clock import now
 from assay.config.arm import NAME_PATTERN
 from assay.config.resolve import spec_sha256
 from assay.config.schema import Experiment
+from assay.config.trials import swept_arms
 from assay.monitoring.block import BlockFiles
-from assay.monitoring.extras import NoiseFiles, TraceFiles
+from assay.monitoring.extras import NoiseFiles, SweepFiles, TraceFiles
 from assay.monitoring.files import Moment, Signature, signature, stat_of
 from assay.monitoring.job import LEAST_SILENCE
 from assay.monitoring.run import RunFiles
@@ -60,6 +61,7 @@ class Watcher:
         self._blocks: dict[int, BlockFiles] = {}
         self._traces: list[TraceFiles] = []
         self._noise: NoiseFiles | None = None
+        self._sweeps: list[SweepFiles] = []
         self._warning: str | None = None
         self._headline: tuple[Signature, str | None] | None = None
         self._adopt(experiment)
@@ -76,6 +78,7 @@ class Watcher:
         )
         traces = tuple(files.look(moment, self.least_silence) for files in self._traces)
         noise = None if self._noise is None or second is None else self._noise.told(*second)
+        sweeps = tuple(files.look(moment, self.least_silence) for files in self._sweeps)
         stages = self._stages()
         gpus, hosts = self._machines(moment)
         experiment = self._experiment
@@ -83,7 +86,7 @@ class Watcher:
             experiment=self.folder.name if experiment is None else experiment.name,
             folder=str(self.folder),
             taken=now(),
-            phase=self._phase(states_of(runs, blocks, traces, noise), stages, session),
+            phase=self._phase(states_of(runs, blocks, traces, noise, sweeps), stages, session),
             question="" if experiment is None else experiment.question,
             planned=experiment is not None,
             session=session,
@@ -94,6 +97,7 @@ class Watcher:
             hosts=hosts,
             traces=traces,
             noise=noise,
+            sweeps=sweeps,
             training_seconds_left=training_left([*runs, *(second[0] if second else ())]),
             profile_seconds_left=_sum(profile_left(blocks), profile_left(second[1] if second else ())),
             headline=self._read_headline() if stages["compare"] == "completed" else None,
@@ -133,10 +137,11 @@ class Watcher:
             {} if experiment is None else {name: spec_sha256(arm) for name, arm in experiment.arms.items()}
         )
         self._blocks.clear()
-        self._traces, self._noise = [], None
+        self._traces, self._noise, self._sweeps = [], None, []
         if experiment is not None:
             self._noise = NoiseFiles(self.folder, experiment)
             traced = experiment.profile.enabled and experiment.profile.traces
+            self._sweeps = [SweepFiles(self.folder, experiment, arm) for arm in swept_arms(experiment)]
             self._traces = [TraceFiles(self.folder / "trace" / arm, arm) for arm in experiment.arms if traced]
             wanted = [(arm, seed) for arm in experiment.arms for seed in experiment.seeds]
             self._runs = {key: self._runs.get(key) or self._run_files(*key) for key in wanted}
@@ -195,9 +200,9 @@ class Watcher:
             records += self._noise.records_modified
         known = [modified for modified in records if modified is not None]
         newest = max(known, default=0.0) if known and len(known) == len(records) else float("inf")
-        for stage, path in _RESULTS.items():
+        for stage, path in (_RESULTS | {"archive": f"archive/{self.folder.name}.crate.zip"}).items():
             stat = stat_of(self.folder / path)
-            last = stage in ("compare", "report")
+            last = stage in ("compare", "report", "archive")
             current = stat is not None and (not last or stat.st_mtime >= newest)
             found[stage] = "completed" if current else "waiting"
             if last and stat is not None:
@@ -231,7 +236,7 @@ class Watcher:
         """The newest sample of every GPU and of every machine."""
         gpus: dict[str, Gpu] = {}
         hosts: dict[str, Host] = {}
-        for samples, host, user in (*self.samplers(), *self._noise_samplers()):
+        for samples, host, user in self.samplers():
             for gpu in samples.gpus(moment, host=host, **user):
                 known = gpus.get(gpu.uuid)
                 if known is None or _rank(gpu) > _rank(known):
@@ -241,8 +246,18 @@ class Watcher:
                 hosts[found.host] = found
         return tuple(gpus[uuid] for uuid in sorted(gpus)), tuple(hosts[name] for name in sorted(hosts))
 
-    def samplers(self) -> Iterable[tuple[Samples, str | None, dict[str, object]]]:
+    def samplers(self) -> Iterator[tuple[Samples, str | None, dict[str, object]]]:
         """Those that have sampled, as of the last look: its machine, and whose samples they are, as in `Gpu`."""
+        yield from self._own_samplers()
+        yield from self._noise_samplers()
+        for trial in (trial for sweep in self._sweeps for trial in sweep.trials):
+            for run in trial.parts:
+                if run.samples.timestamp is not None:
+                    user = {"user": trial.name, "stage": "train", "arm": run.arm, "seed": run.seed}
+                    yield run.samples, run.job.host, user
+
+    def _own_samplers(self) -> Iterator[tuple[Samples, str | None, dict[str, object]]]:
+        """Of the experiment's runs and blocks."""
         for (arm, seed), run in self._runs.items():
             if run.samples.timestamp is not None:
                 user = {"user": f"{arm} seed {seed}", "stage": "train", "arm": arm, "seed": seed}
@@ -253,7 +268,7 @@ class Watcher:
                     user = {"user": f"block {number}: {arm}", "stage": "profile", "arm": arm, "seed": None}
                     yield samples, block.job.host, user
 
-    def _noise_samplers(self) -> Iterable[tuple[Samples, str | None, dict[str, object]]]:
+    def _noise_samplers(self) -> Iterator[tuple[Samples, str | None, dict[str, object]]]:
         """Those of the second runs and of the blocks beside them."""
         if self._noise is None:
             return

@@ -5,9 +5,11 @@ import shutil
 from pathlib import Path
 
 from test_block_states import evidence_of, leave
+from test_exporter import told_by
 from test_watcher import text_of
 from watched_runs import Clock, Live, experiment_of, resolve
 
+from assay.monitoring.metrics import Collector
 from assay.monitoring.watcher import Watcher
 from assay.records import Code, Environment, Outcome, Record
 
@@ -140,3 +142,100 @@ def test_a_floor_counts_while_it_is_newer_than_all_its_records(tmp_path: Path, c
     (folder / "noise" / "profile" / "block-1" / "small" / "record.json").unlink()
     noise = watcher.look(clock.after(60)).noise
     assert noise is not None and noise.floor == "waiting", "it is found anew from all its records"
+
+
+SWEEP = {
+    "trials": 2,
+    "seeds": [1000],
+    "space": {"training.optimizer.learning_rate": [0.05, 0.1]},
+}
+
+
+def leave_trial(part: Path, outcome: Outcome) -> None:
+    Record(
+        stage="train",
+        experiment="e",
+        arm="small",
+        seed=1000,
+        outcome=outcome,
+        message=None if outcome == "completed" else "why",
+        started="2026-01-01T00:00:00.000000Z",
+        finished="2026-01-01T00:01:00.000000Z",
+        code=Code(version="1", sources_sha256="0"),
+        environment=Environment(host="n1", platform="", python="", packages={}, cpu="", cpu_count=1),
+    ).write(part / "record.json")
+
+
+def test_trials_are_a_stage_of_their_own(tmp_path: Path, clock: Clock) -> None:
+    folder = tmp_path / "results" / "e"
+    resolve(experiment_of(sweep=SWEEP), folder)
+    watcher = Watcher(folder)
+    snapshot = watcher.look(clock.moment)
+    assert [(sweep.arm, sweep.selected) for sweep in snapshot.sweeps] == [
+        ("small", "waiting"),
+        ("large", "waiting"),
+    ]
+    small = folder / "sweep" / "small"
+    Live(small / "trial-1" / "seed-1000").step()
+    snapshot = watcher.look(clock.after(1))
+    assert [trial.name for trial in snapshot.sweeps[0].trials] == [
+        "small trial 0 seed 1000",
+        "small trial 1 seed 1000",
+    ]
+    assert snapshot.phase == "running" and {run.state for run in snapshot.runs} == {"waiting"}
+    told = text_of(snapshot, width=120)
+    assert "tuning of small: 0 of 2 trial runs completed, 1 running; not selected yet" in told
+    assert "small trial 1" in told and "0 of 4 runs completed" in told
+    leave_trial(small / "trial-0" / "seed-1000" / "train", "failed")
+    leave_trial(small / "trial-1" / "seed-1000" / "train", "completed")
+    (small / "selected.json").write_text("{}")
+    told = text_of(watcher.look(clock.after(1)), width=120)
+    assert "tuning of small: 1 of 2 trial runs completed, 1 failed; selected" in told
+    assert "small trial 0 seed 1000 failed" in told
+    json.dumps(watcher.look(clock.after(1)).json())
+
+
+def test_a_trial_that_waits_to_be_compared_is_told_from_one_that_was_stopped(
+    tmp_path: Path, clock: Clock
+) -> None:
+    folder = tmp_path / "results" / "e"
+    resolve(experiment_of(sweep=SWEEP | {"prune": {"after": [1], "reduction_factor": 2}}), folder)
+    watcher = Watcher(folder)
+    for trial in range(2):
+        leave_trial(folder / "sweep" / "small" / f"trial-{trial}" / "seed-1000" / "rung-0", "pruned")
+    trials = watcher.look(clock.moment).sweeps[0].trials
+    assert [(trial.state, trial.why) for trial in trials] == [
+        ("waiting", "to be compared with other trials")
+    ] * 2
+    leave_trial(folder / "sweep" / "small" / "trial-0" / "seed-1000" / "train", "pruned")
+    Live(folder / "sweep" / "small" / "trial-1" / "seed-1000").step()
+    snapshot = watcher.look(clock.after(1))
+    assert [trial.state for trial in snapshot.sweeps[0].trials] == ["pruned", "running"]
+    assert "1 running, 1 pruned; not" in text_of(snapshot, width=120)
+
+
+def test_the_archive_is_waited_for_last(tmp_path: Path, clock: Clock) -> None:
+    folder = tmp_path / "results" / "e"
+    resolve(experiment_of(), folder)
+    watcher = Watcher(folder)
+    assert watcher.look(clock.moment).stages["archive"] == "waiting"
+    (folder / "archive").mkdir()
+    (folder / "archive" / "e.crate.zip").write_bytes(b"")
+    assert watcher.look(clock.after(1)).stages["archive"] == "waiting", "of an earlier report"
+
+
+def test_the_exporter_counts_what_is_many_and_names_what_is_few(tmp_path: Path) -> None:
+    folder = tmp_path / "e"
+    resolve(experiment_of(sweep=SWEEP, seeds=3, noise=NOISE), folder)
+    (folder / ".lock").write_text("1 on nowhere\n")
+    Live(folder / "sweep" / "small" / "trial-1" / "seed-1000").step()
+    Live(folder / "noise" / "runs" / "small-again" / "seed-0").step(loss=1.5)
+    evidence_of(folder / "noise" / "profile" / "block-2")
+    told = told_by(Collector(tmp_path))
+    jobs = {key[2:]: value for key, value in told.items() if key[0] == "assay_stage_jobs"}
+    assert jobs["stage=sweep", "state=running"] == 1 and jobs["stage=sweep", "state=waiting"] == 3
+    assert jobs["stage=trace", "state=waiting"] == 2 and jobs["stage=noise", "state=waiting"] == 1
+    assert jobs["stage=archive", "state=waiting"] == 1
+    assert told["assay_run_loss", "arm=small-again", "experiment=e", "seed=0"] == 1.5
+    assert ("assay_run_state", "arm=small", "experiment=e", "seed=1000", "state=running") not in told
+    assert told["assay_profile_block_state", "block=noise-2", "experiment=e", "state=running"] == 1
