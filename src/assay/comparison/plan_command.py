@@ -197,7 +197,8 @@ def _guess(arguments: argparse.Namespace) -> "Pilot":
 
     told = metric_of_argument((arguments.metric or ["metric"])[0])
     own = METRICS.get(told.name)
-    level = round(1 - (arguments.confidence or 0.95), 12) / (arguments.arms - 1)
+    contrasts = math.comb(arguments.arms, 2) if arguments.contrasts == "all" else arguments.arms - 1
+    level = round(1 - (arguments.confidence or 0.95), 12) / contrasts
     metric = MetricResult(
         name=told.name,
         title=own.title if own else told.name,

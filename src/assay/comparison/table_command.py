@@ -31,6 +31,12 @@ def declare(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
     parser.add_argument("table", type=Path, metavar="TABLE", help="e.g. results.csv")
     declare_settings(parser)
+    parser.add_argument(
+        "--bayesian",
+        action="store_true",
+        default=None,
+        help="estimate differences the Bayesian way too; it decides nothing",
+    )
     parser.add_argument("--json", action="store_true", help="print comparison.json instead of the verdict")
     parser.add_argument(
         "--output", type=Path, metavar="FOLDER", help="write comparison.json and metrics.csv there"
@@ -49,6 +55,11 @@ def declare_settings(parser: argparse.ArgumentParser) -> None:
         "(default: all of the table, as they appear)",
     )
     parser.add_argument("--confidence", type=float, metavar="SHARE", help="default: 0.95")
+    parser.add_argument(
+        "--contrasts",
+        choices=("baseline", "all"),
+        help="each arm with the baseline, or all pairs, which takes more seeds to decide (default: baseline)",
+    )
     parser.add_argument("--question", help="what you want to know, in one sentence")
 
 
@@ -59,8 +70,8 @@ def settings_of(arguments: argparse.Namespace) -> "TableSettings":
     settings = read_settings(arguments.settings) if arguments.settings else TableSettings()
     given = {
         name: value
-        for name in ("baseline", "confidence", "question")
-        if (value := getattr(arguments, name)) is not None
+        for name in ("baseline", "confidence", "contrasts", "bayesian", "question")
+        if (value := getattr(arguments, name, None)) is not None
     }
     if not 0.5 < given.get("confidence", 0.95) < 1:
         raise ValueError(

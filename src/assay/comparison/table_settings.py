@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, ValidationError
 
@@ -38,6 +39,10 @@ class TableSettings(Section):
     baseline: str | None = Field(default=None, description="Null: the arm of the first row.")
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
     resamples: int = Field(default=10_000, ge=1000, le=1_000_000)
+    contrasts: Literal["baseline", "all"] = Field(
+        default="baseline", description="As in an experiment: each arm with the baseline, or all pairs."
+    )
+    bayesian: bool = Field(default=False, description="As in an experiment; decides nothing.")
     looks: list[int] | None = Field(
         default=None, description="As in an experiment; seeds count in ascending order."
     )
@@ -144,6 +149,8 @@ def _comparison(table: Table, settings: TableSettings) -> Comparison:
         comparison = Comparison(
             confidence=settings.confidence,
             resamples=settings.resamples,
+            contrasts=settings.contrasts,
+            bayesian=settings.bayesian,
             looks=settings.looks,
             spending=settings.spending,
         )

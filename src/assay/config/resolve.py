@@ -10,8 +10,6 @@ from assay.config.looks import idle
 from assay.config.schema import Experiment
 from assay.records import canonical_json, sha256_text
 
-LEAST_SEEDS = 6
-"""The fewest pairs with which an exact two-sided sign-flip test can reach p < 0.05: 2 / 2**6 = 0.031."""
 NOTHING = "nothing"
 """Stands for the value of a setting that an arm does not have."""
 
@@ -90,21 +88,36 @@ def warnings(experiment: Experiment) -> list[str]:
     for factor in experiment.factors:
         if not any(covers(factor, path) for path in differing):
             found.append(f"factors: `{factor}` is declared, but no arm differs in it")
-    if len(experiment.seeds) < LEAST_SEEDS:
-        least = 2 / 2 ** len(experiment.seeds)
-        found.append(
-            f"seeds: with {len(experiment.seeds)} no two-sided sign-flip test can reach p < 0.05 (least p: {least:.3g}); "
-            f"verdicts on paired runs will be inconclusive, write at least {LEAST_SEEDS}"
-        )
-    return [*found, *_idle_looks(experiment)]
+    return [*found, *_too_few_seeds(experiment), *_idle_looks(experiment)]
+
+
+def _too_few_seeds(experiment: Experiment) -> list[str]:
+    """The first of several comparisons that Holm's procedure may call significant needs p <= alpha / their number."""
+    contrasts, level = _contrasts(experiment)
+    fewest = math.ceil(math.log2(2 / level) - 1e-12)
+    if len(experiment.seeds) >= fewest:
+        return []
+    least = f"(least p: {2 / 2 ** len(experiment.seeds):.3g})"
+    among = "" if contrasts == 1 else f", which the least of {contrasts} comparisons needs"
+    needed = f"p < {level:g}" if contrasts == 1 else f"p < {level:.3g}"
+    return [
+        f"seeds: with {len(experiment.seeds)} no two-sided sign-flip test can reach {needed} {least}{among}; "
+        f"verdicts on paired runs will be inconclusive, write at least {fewest}"
+    ]
+
+
+def _contrasts(experiment: Experiment) -> tuple[int, float]:
+    """How many comparisons there are, and the level that each is sure to have."""
+    arms, comparison = len(experiment.arms), experiment.comparison
+    count = math.comb(arms, 2) if comparison.contrasts == "all" else arms - 1
+    return count, round(1 - comparison.confidence, 12) / count
 
 
 def _idle_looks(experiment: Experiment) -> list[str]:
     comparison = experiment.comparison
     if comparison.looks is None:
         return []
-    arms = len(experiment.arms)
-    level = (1 - comparison.confidence) / (math.comb(arms, 2) if comparison.contrasts == "all" else arms - 1)
+    _, level = _contrasts(experiment)
     useless = [str(look) for look in idle(comparison.looks, comparison.spending, level)]
     if not useless:
         return []

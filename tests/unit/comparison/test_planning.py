@@ -150,6 +150,10 @@ def test_from_a_guess(capsys: pytest.CaptureFixture[str]) -> None:
     (several,) = plan(capsys, "--difference", "0.012", "--deviation", "0.01", "--arms", "3")
     assert several["alpha"] == 0.025
     assert several["pairs"] > found["pairs"]
+    (everyone,) = plan(
+        capsys, "--difference", "0.012", "--deviation", "0.01", "--arms", "4", "--contrasts", "all"
+    )
+    assert everyone["alpha"] == pytest.approx(0.05 / 6) and everyone["pairs"] > several["pairs"]
 
 
 def test_from_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -244,3 +244,29 @@ def test_looks_of_a_table(write: Callable[..., Path], capsys: pytest.CaptureFixt
         settings.write_text(f"looks: {looks}\n")
         assert main(["compare", str(path), "--settings", str(settings)]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_all_pairs_and_the_bayesian_way_as_in_an_experiment(
+    write: Callable[..., Path], tmp_path: Path
+) -> None:
+    ups = [0.001, 0.002, 0.0015, 0.003, 0.001, 0.002, 0.0025, 0.001]
+    base = [0.9 + 0.001 * seed for seed in range(8)]
+    path = write(
+        rows(
+            a=base,
+            b=[x + 0.03 + u for x, u in zip(base, ups, strict=True)],
+            c=[x + 0.01 - u for x, u in zip(base, ups, strict=True)],
+        )
+    )
+    (alone,) = compare(path).metrics
+    assert not alone.between and all(one.posterior is None for one in alone.contrasts)
+    settings = tmp_path / "settings.yaml"
+    settings.write_text("contrasts: all\nbayesian: true\n")
+    found = [compare(path, "--contrasts", "all", "--bayesian"), compare(path, "--settings", str(settings))]
+    assert found[0] == found[1]
+    (metric,) = found[0].metrics
+    (between,) = metric.between
+    assert (between.arm, between.baseline, between.verdict) == ("c", "b", "worse")
+    everyone = [*metric.contrasts, between]
+    assert all(one.posterior is not None for one in everyone)
+    assert [one.test.p_adjusted for one in metric.contrasts if one.test] == pytest.approx([3 * 2 / 2**8] * 2)

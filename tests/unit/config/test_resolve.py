@@ -41,8 +41,8 @@ def test_hash_of_an_arm_follows_its_settings_alone() -> None:
 
 
 def test_a_factor_in_which_nothing_differs_is_a_warning() -> None:
-    assert warnings(experiment()) == []
-    (warning,) = warnings(experiment(factors=[*GOOD["factors"], "training.batch_size"]))
+    assert warnings(experiment(seeds=7)) == []
+    (warning,) = warnings(experiment(seeds=7, factors=[*GOOD["factors"], "training.batch_size"]))
     assert "training.batch_size" in warning
 
 
@@ -57,3 +57,19 @@ def test_estimate_counts_what_the_workflow_runs(tmp_path: Path) -> None:
     assert plan.jobs["profile"] == 4
     assert plan.training_seconds is None, "nothing has finished, so nothing tells"
     assert "profile" not in estimate(experiment(profile={"enabled": False}), tmp_path).jobs
+
+
+def test_several_comparisons_need_more_seeds_and_it_is_said() -> None:
+    """The least p of six seeds is 2/64 = 0.031: enough for one comparison at 0.05, and not for the first of three by Holm."""
+    arms = {name: {"model": {"source": "builtin:mlp", "options": {"hidden": [size]}}} for name, size in SIZES}
+    several = {"arms": arms, "factors": ["model"], "baseline": "a"}
+    every = several | {"comparison": {"contrasts": "all"}}
+    (warning,) = warnings(experiment(**every, seeds=6))
+    assert "with 6 no two-sided sign-flip test can reach p < 0.0167 (least p: 0.0312)" in warning
+    assert "which the least of 3 comparisons needs" in warning and "write at least 7" in warning
+    assert warnings(experiment(**every, seeds=7)) == []
+    (warning,) = warnings(experiment(**several, seeds=6))
+    assert "p < 0.025 (least p: 0.0312), which the least of 2 comparisons needs" in warning
+
+
+SIZES = (("a", 8), ("b", 16), ("c", 32))
