@@ -22,6 +22,7 @@ SHORTEST = 1e-5
 RATIO = 1.005
 """Of neighbouring bins: bounds are no wider than this for it."""
 BINS = 4096
+_HALVINGS = 40
 _ABOVE = np.array([0.97, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.03])
 _BELOW = np.array([1.03, 1.1, 1.2, 1.35, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 8.0])
 """Shares of slow requests against which 1 − p is tried, in units of it."""
@@ -72,24 +73,34 @@ def quantile(below: Floats, users: float, level: float) -> int:
 
 def upper_bound(below: Floats, users: float, level: float, error: float) -> float | None:
     """Seconds that the quantile is below, at any time but for probability `error`; None: no such bound yet."""
-    found = _certain(below, users, level, error, slower=False)
-    return upper_edge(int(found.argmax())) if found[:-1].any() else None
+    enough = _weight(users, level, error, slower=False)
+    index = BINS if enough is None else int(np.searchsorted(below, enough))
+    return upper_edge(index) if index < BINS - 1 else None
 
 
 def lower_bound(below: Floats, users: float, level: float, error: float) -> float | None:
     """Seconds that the quantile is above, likewise."""
-    found = _certain(below, users, level, error, slower=True)
-    return upper_edge(int(np.flatnonzero(found)[-1])) if found.any() else None
+    little = _weight(users, level, error, slower=True)
+    index = -1 if little is None else int(np.searchsorted(below, little, side="right")) - 1
+    return upper_edge(index) if index >= 0 else None
 
 
-def _certain(below: Floats, users: float, level: float, error: float, *, slower: bool) -> Any:
-    """Bins at whose upper edge the share of requests is certainly at least `level`, or (slower) less."""
-    share = below / max(users, 1e-9)
-    wanted = share < level if slower else share > level
+def _weight(users: float, level: float, error: float, *, slower: bool) -> float | None:
+    """Least weight of fast requests that shows their share to be above `level`; or (slower) most that shows it below."""
     slow = np.minimum((1 - level) * (_BELOW if slower else _ABOVE), 1 - 1e-3 * level)
     fast_gain, slow_gain = np.log((1 - slow) / level), np.log(slow / (1 - level))
-    log_e = log_mean_exp(below[:, None] * fast_gain + np.maximum(users - below, 0.0)[:, None] * slow_gain)
-    return wanted & (log_e >= math.log(1 / error))
+    bound = math.log(1 / error)
+
+    def shown(weight: float) -> bool:
+        return float(log_mean_exp(weight * fast_gain + (users - weight) * slow_gain)) >= bound
+
+    outer, inner = (0.0 if slower else users), level * users
+    if not shown(outer):
+        return None
+    for _ in range(_HALVINGS):
+        middle = (outer + inner) / 2
+        outer, inner = (middle, inner) if shown(middle) else (outer, middle)
+    return outer
 
 
 def ratio_below(stable: Latencies, candidate: Latencies, level: float, error: float) -> float | None:
