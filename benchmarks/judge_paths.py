@@ -150,17 +150,16 @@ def margin_test(
     return crossing.at
 
 
-def ratio_bound(
+def no_slower(
     events: tuple[Floats, Bools, list[Ints]], level: float, error: float, margin: float, every: float = 30.0
 ) -> float:
-    """When one release's ratio of quantiles is first shown to be below 1 + margin, looked at `every` seconds."""
+    """When one release's candidate is first shown to be no slower within the margin, looked at `every` seconds."""
     times, labels, bins = events
     versions = (quantiles.Latencies(), quantiles.Latencies())
     following = every
     for time, label, own in zip(times.tolist(), labels.tolist(), bins, strict=True):
         while time >= following:
-            ratio = quantiles.ratio_below(*versions, level, error)
-            if ratio is not None and ratio < 1 + margin:
+            if quantiles.no_slower(*versions, level, error, margin):
                 return following
             following += every
         versions[label].add(own.tolist())

@@ -124,7 +124,7 @@ def _shown(
         asked = settings.latency
         yield (
             "latency",
-            np.array([paths.ratio_bound(one.latencies, asked.quantile, error, asked.margin) for one in seen]),
+            np.array([paths.no_slower(one.latencies, asked.quantile, error, asked.margin) for one in seen]),
         )
     if "business" in metrics:
         yield (

@@ -247,10 +247,13 @@ class Judge(Section):
 class Drift(Section):
     """Inputs against the training reference, and predictions of the two versions at the same time."""
 
-    window: int = Field(default=500, ge=50, description="Predictions that are compared at once.")
+    window: int = Field(
+        default=500, ge=50, description="Users that are compared at once, one prediction of each."
+    )
     psi: float = Field(default=0.2, gt=0, description="Population stability index that counts as drift.")
     level: Annotated[float, Field(gt=0, lt=0.5)] = Field(
-        default=0.001, description="Level of the Kolmogorov-Smirnov tests, over all features of a window."
+        default=0.001,
+        description="Chance of any report in a release without drift, over all features and windows.",
     )
     action: Literal["warn", "pause", "rollback"] = Field(
         default="warn", description="What follows when the candidate's predictions drift."

@@ -256,3 +256,16 @@ def test_latency_that_is_none_is_left_out() -> None:
 
 def replace_seconds(attempt: Attempt) -> Attempt:
     return attempt._replace(seconds=None)
+
+
+@pytest.mark.parametrize(("seconds", "action"), [((0.002, 0.003), "promote"), ((0.020, 0.030), "rollback")])
+def test_one_step_of_the_front_s_clock_is_no_slowdown(seconds: tuple[float, float], action: str) -> None:
+    """Its logs have whole milliseconds; a quantile of two of them is a step from three."""
+    one = judge(Settings(error_margin=0.05, latency=LatencyTest(quantile=0.5), user_seconds=1))
+    lines, _ = Traffic(1500).lines()
+    one.feed(with_seconds(line, seconds[line.assigned == "candidate"]) for line in lines)
+    assert one.decide(START, step_of(0.5)).action == action
+
+
+def with_seconds(line: Access, seconds: float) -> Access:
+    return line._replace(attempts=(line.attempts[0]._replace(seconds=seconds), *line.attempts[1:]))

@@ -154,30 +154,32 @@ class Latency:
             self.threshold = quantiles.quantile(below, users, self.settings.quantile)
 
     @property
-    def ratio_below(self) -> float | None:
-        stable, candidate = self.versions
-        return quantiles.ratio_below(stable, candidate, self.settings.quantile, self.confidence_error)
-
-    @property
     def harmless(self) -> bool:
-        ratio = self.ratio_below
-        return ratio is not None and ratio < 1 + self.settings.margin
+        stable, candidate = self.versions
+        asked = self.settings
+        return quantiles.no_slower(stable, candidate, asked.quantile, self.confidence_error, asked.margin)
 
     def more_needed(self) -> float | None:
         stable, candidate = self.versions
         if min(stable.users, candidate.users) < _LEAST_USERS:
             return None
         return quantiles.more_needed(
-            stable, candidate, self.settings.quantile, self.confidence_error, 1 + self.settings.margin
+            stable, candidate, self.settings.quantile, self.confidence_error, self.settings.margin
         )
 
     def evidence(self) -> dict[str, Any]:
         stable, candidate = (self._quantile(one) for one in self.versions)
+        level, error = self.settings.quantile, self.confidence_error / 2
         return {
             "stable": stable,
             "candidate": candidate,
             "users": [one.users for one in self.versions],
-            "ratio_below": self.ratio_below,
+            "stable_above": quantiles.lower_bound(
+                self.versions[0].below(), self.versions[0].users, level, error
+            ),
+            "candidate_below": quantiles.upper_bound(
+                self.versions[1].below(), self.versions[1].users, level, error
+            ),
             **_tested(self),
         }
 

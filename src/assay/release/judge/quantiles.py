@@ -22,6 +22,8 @@ SHORTEST = 1e-5
 RATIO = 1.005
 """Of neighbouring bins: bounds are no wider than this for it."""
 BINS = 4096
+STEP = 0.0011
+"""Seconds: fronts log milliseconds (a bin more), and a slowdown below that is none that can be seen."""
 _HALVINGS = 40
 _ABOVE = np.array([0.97, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.03])
 _BELOW = np.array([1.03, 1.1, 1.2, 1.35, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0, 8.0])
@@ -103,30 +105,35 @@ def _weight(users: float, level: float, error: float, *, slower: bool) -> float 
     return outer
 
 
-def ratio_below(stable: Latencies, candidate: Latencies, level: float, error: float) -> float | None:
-    """What the ratio of the two quantiles is certainly below; None where either has no bound."""
-    return _ratio(stable.below(), stable.users, candidate.below(), candidate.users, level, error)
+def no_slower(stable: Latencies, candidate: Latencies, level: float, error: float, margin: float) -> bool:
+    """Whether the candidate's quantile is certainly below (1 + margin) times the stable version's, or the logs' step above."""
+    return _no_slower(stable.below(), stable.users, candidate.below(), candidate.users, level, error, margin)
 
 
-def _ratio(
-    stable: Floats, stable_users: float, candidate: Floats, candidate_users: float, level: float, error: float
-) -> float | None:
+def _no_slower(
+    stable: Floats,
+    stable_users: float,
+    candidate: Floats,
+    candidate_users: float,
+    level: float,
+    error: float,
+    margin: float,
+) -> bool:
     high = upper_bound(candidate, candidate_users, level, error / 2)
     low = lower_bound(stable, stable_users, level, error / 2)
-    return None if high is None or low is None else high / low
+    return high is not None and low is not None and high < max(low * (1 + margin), low + STEP)
 
 
 def more_needed(
-    stable: Latencies, candidate: Latencies, level: float, error: float, ratio: float
+    stable: Latencies, candidate: Latencies, level: float, error: float, margin: float
 ) -> float | None:
-    """How many times the users so far must still come, alike, until the ratio is shown to be below `ratio`."""
+    """How many times the users so far must still come, alike, until it is no slower."""
     below, other = stable.below(), candidate.below()
 
     def reached(times: float) -> bool:
         scale = 1 + times
-        found = _ratio(
-            below * scale, stable.users * scale, other * scale, candidate.users * scale, level, error
+        return _no_slower(
+            below * scale, stable.users * scale, other * scale, candidate.users * scale, level, error, margin
         )
-        return found is not None and found < ratio
 
     return _smallest(reached, 1e6)
