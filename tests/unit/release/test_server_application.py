@@ -275,3 +275,35 @@ def test_a_server_imports_what_its_lock_has_and_its_master_less():
     assert {"torch", "gunicorn", "orjson"} <= found
     # torch itself takes NVIDIA's where it is there.
     assert found - {"assay", "nvidia-ml-py"} <= locked
+
+
+def test_counting_all_at_once_is_counting_one_by_one():
+    from prometheus_client import CollectorRegistry, Histogram, generate_latest
+
+    from assay.release.server.metrics import BUCKETS, CODES
+
+    metrics = Metrics("model", "version", "stable")
+    plain = Histogram(
+        "assay_serving_seconds", "x", buckets=BUCKETS, registry=(registry := CollectorRegistry())
+    )
+    values = [0.0, 0.0005, 0.00051, 0.003, 0.004, 4.9, 5.0, 5.1, 100.0]
+    for value in values:
+        metrics.count("ok", value, None, 2)
+        plain.observe(value)
+    metrics.count("a code of nobody", 0.0, 0.0, 0)
+    plain.observe(0.0)
+    lines = metrics.text().decode().splitlines()
+    expected = [
+        line
+        for line in generate_latest(registry).decode().splitlines()
+        if "_bucket" in line or "_sum" in line
+    ]
+    assert [
+        line
+        for line in lines
+        if line.startswith(("assay_serving_seconds_bucket", "assay_serving_seconds_sum"))
+    ] == expected
+    assert 'assay_serving_requests_total{code="ok"} 9.0' in lines
+    assert 'assay_serving_requests_total{code="other"} 1.0' in lines
+    assert "assay_serving_samples_total 18.0" in lines and "assay_serving_queue_seconds_count 1.0" in lines
+    assert "other" not in CODES

@@ -35,7 +35,7 @@ class Application:
         interface: bytes,
     ) -> None:
         self.predictor = predictor
-        self._metrics = metrics
+        self.metrics = metrics
         self.limits = limits
         self._health = health
         self._interface = interface
@@ -43,9 +43,7 @@ class Application:
         self._gets: dict[str, Callable[[], Answer]] = {
             "/health/live": lambda: Answer(200, b'{"live":true}'),
             "/health/ready": self._ready,
-            "/metrics": lambda: Answer(
-                200, self._metrics.text(), b"text/plain; version=0.0.4; charset=utf-8"
-            ),
+            "/metrics": lambda: Answer(200, self.metrics.text(), b"text/plain; version=0.0.4; charset=utf-8"),
             "/openapi.json": lambda: Answer(200, self._interface),
             "/docs": lambda: Answer(200, page(self._interface), b"text/html; charset=utf-8"),
         }

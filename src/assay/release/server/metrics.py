@@ -1,6 +1,8 @@
 """What Prometheus sees of one version: few names, few labels, summed over its workers."""
 
 import os
+from bisect import bisect_left
+from collections import Counter as Tally
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -11,18 +13,19 @@ CODES = (
     *("ok", "json", "shape", "number", "range", "samples", "content_type", "body_size", "body_time"),
     *("identity", "signature", "limit", "method", "overloaded", "timeout", "non_finite", "model_error"),
 )
-"""Every outcome of a request; others are counted as `other`, so that no caller can make labels."""
+OTHER = "other"
+"""Every outcome of a request; what is none of them is counted as `other`, so that no caller can make labels."""
 
 
 class Metrics:
-    """Of one worker. Where PROMETHEUS_MULTIPROC_DIR is set, `text` sums over the workers that share it."""
+    """Of one worker, which calls `flush` ten times a second. Where PROMETHEUS_MULTIPROC_DIR is set, `text` sums over the workers that share it."""
 
     def __init__(self, name: str, version: str, role: str) -> None:
         self._registry = registry = CollectorRegistry()
         requests = Counter(
             "assay_serving_requests", "Requests to /predict by outcome.", ["code"], registry=registry
         )
-        self._requests = {code: requests.labels(code) for code in (*CODES, "other")}
+        self._requests = {code: requests.labels(code) for code in (*CODES, OTHER)}
         self._seconds = Histogram(
             "assay_serving_seconds",
             "From the whole request to its answer.",
@@ -41,19 +44,34 @@ class Metrics:
             multiprocess_mode="max",
         )
         info.labels(name, version, role).set(1)
+        self._seen: list[tuple[str, float, float | None, int]] = []
 
     def count(self, code: str, seconds: float, queued: float | None, samples: int) -> None:
-        """One request. queued: seconds; None: it never waited for the model."""
-        (self._requests.get(code) or self._requests["other"]).inc()
-        self._seconds.observe(seconds)
-        if queued is not None:
-            self._waited.observe(queued)
-        if samples:
-            self._samples.inc(samples)
+        """One request, shown after the next `flush`. queued: seconds; None: it never waited for the model."""
+        self._seen.append((code, seconds, queued, samples))
+
+    def flush(self) -> None:
+        """What was counted since the last time goes to where it is read: each value costs as much as the rest of a request."""
+        seen, self._seen = self._seen, []
+        if not seen:
+            return
+        for code, count in Tally(code if code in self._requests else OTHER for code, *_ in seen).items():
+            self._requests[code].inc(count)
+        self._samples.inc(sum(samples for *_, samples in seen))
+        _observe(self._seconds, [seconds for _, seconds, _, _ in seen])
+        _observe(self._waited, [queued for _, _, queued, _ in seen if queued is not None])
 
     def text(self) -> bytes:
+        self.flush()
         if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
             return generate_latest(self._registry)
         together = CollectorRegistry()
         MultiProcessCollector(together)  # type: ignore[no-untyped-call]
         return generate_latest(together)
+
+
+def _observe(histogram: Histogram, values: list[float]) -> None:
+    """What `Histogram.observe` does to each value, done to all at once; a test compares both."""
+    histogram._sum.inc(sum(values))
+    for place, count in Tally(bisect_left(BUCKETS, value) for value in values).items():
+        histogram._buckets[place].inc(count)

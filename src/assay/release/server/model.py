@@ -85,9 +85,10 @@ def _by_batches(forward: Forward, inputs: NDArray[np.float32], device: str) -> l
 
 
 def _run(forward: Forward, samples: NDArray[np.float32], device: str) -> NDArray[np.float32]:
+    images = torch.from_numpy(samples)
     with torch.inference_mode():
-        scores = forward(torch.from_numpy(samples).to(device))
-        found: NDArray[np.float32] = scores.cpu().numpy()
+        scores = forward(images) if device == "cpu" else forward(images.to(device)).cpu()
+        found: NDArray[np.float32] = scores.numpy()
     return found
 
 
@@ -136,5 +137,5 @@ def _frozen(bundle: Bundle, device: str) -> Forward:
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")
         traced = torch.jit.trace(network, example, check_trace=False)  # type: ignore[no-untyped-call]
-        frozen: Forward = torch.jit.freeze(traced)
+        frozen: Forward = torch.jit.freeze(traced).forward  # past the hooks that a module looks for
     return frozen

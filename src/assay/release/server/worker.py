@@ -98,6 +98,7 @@ class GatedServer(Server):
         self._say()
 
     async def on_tick(self, counter: int) -> bool:
+        self._application.metrics.flush()
         if await self._follow_gate() or (self._application.closing and counter % 10 == 0):
             self._say()
         return await super().on_tick(counter)
