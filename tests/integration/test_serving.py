@@ -249,13 +249,20 @@ def test_a_version_that_cannot_be_served_never_answers(bundles: tuple[Path, Path
 def test_what_workers_count_is_summed_and_written_down(served: Served) -> None:
     with Traffic(served.port, BODY) as traffic:
         traffic.more(100)
-    status, metrics = served.get("/metrics")
-    lines = dict(line.rsplit(" ", 1) for line in metrics.decode().splitlines() if not line.startswith("#"))
-    assert status == 200 and float(lines['assay_serving_requests_total{code="ok"}']) == traffic.count
+
+    def counted(name: str) -> float:
+        lines = served.get("/metrics")[1].decode().splitlines()
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(f"{name} "))
+
+    eventually(lambda: counted('assay_serving_requests_total{code="ok"}') == traffic.count, "each is counted")
     logs = served.folder / "predictions"
 
     def written() -> list[dict[str, object]]:
         return [json.loads(line) for path in logs.glob("*.jsonl") for line in path.read_text().splitlines()]
 
     eventually(lambda: len(written()) == traffic.count, "a line for each")
+    eventually(
+        lambda: counted('assay_serving_log_lines_total{outcome="written"}') == traffic.count,
+        "lines are counted",
+    )
     assert len({line["request_id"] for line in written()}) == traffic.count

@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import os
 import subprocess
 import sys
 from importlib import metadata
@@ -14,12 +15,14 @@ from asgi import request
 from made_bundle import made_bundle, made_results
 
 from assay.release.bundle.read import read
+from assay.release.routing.copies import receiver, unpacked
 from assay.release.schema import Batching, Limits, Serving
 from assay.release.server.application import Application
+from assay.release.server.group import cores_of
 from assay.release.server.make import make_application
 from assay.release.server.metrics import Metrics
 from assay.release.server.model import WrongModel, load_model
-from assay.release.server.plugs import Plugs
+from assay.release.server.plugs import Plugs, load_plugs
 from assay.release.server.predictor import Predictor
 from assay.release.server.settings import Settings
 
@@ -307,3 +310,53 @@ def test_counting_all_at_once_is_counting_one_by_one():
     assert 'assay_serving_requests_total{code="other"} 1.0' in lines
     assert "assay_serving_samples_total 18.0" in lines and "assay_serving_queue_seconds_count 1.0" in lines
     assert "other" not in CODES
+
+
+def test_a_copy_of_what_was_answered_leaves_by_the_release_s_queue(bundle, model, tmp_path):
+    settings = Settings(bundle=bundle.folder, copies=tmp_path / "queue")
+    application = made(bundle, model)
+    application.predictor._plugs = load_plugs(settings)
+    with receiver(tmp_path / "queue") as queue:
+        queue.settimeout(20)
+        body = json_body([[5] * 64])
+        for given in (b"{", body):
+            asked(application, ("/predict", given), x_request_id="one")
+        headers, copied = unpacked(queue.recv(2**20))
+        assert copied == body and headers["x-request-id"] == "one"
+        queue.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            queue.recv(2**20)
+
+
+def test_settings_come_from_the_release_and_what_is_wrong_is_named(bundle, tmp_path):
+    import argparse
+
+    from assay.release.server.command import cpus_of, declare, settings_of
+
+    parser = argparse.ArgumentParser()
+    declare(parser)
+
+    def settings(*words):
+        return settings_of(parser.parse_args([str(bundle.folder), *words]))
+
+    found = settings("--workers", "3", "--batch", "4", "--timeout", "2.5")
+    assert found.serving.workers == 3 and found.serving.batching.size == 4
+    assert found.serving.limits.timeout_seconds == 2.5 and found.predictions is not None
+    for words, said in (
+        (("--workers", "0"), "workers"),
+        (("--port", "70000"), "--port 70000"),
+        (("--release", str(tmp_path / "none")), "none"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            settings(*words)
+    with pytest.raises(ValueError, match="no bundle"):
+        settings_of(parser.parse_args([str(tmp_path)]))
+    there = len(os.sched_getaffinity(0))
+    with pytest.raises(ValueError, match=r"serving\.cpus"):
+        cpus_of(Serving(cpus=there), "candidate")
+    if there > 1:
+        half = there // 2
+        both = cpus_of(Serving(cpus=half), "stable"), cpus_of(Serving(cpus=half), "candidate")
+        assert not set(both[0]) & set(both[1]) and len(both[0]) == len(both[1]) == half
+    assert [cores_of([4, 5, 6, 7], 2, place) for place in (0, 1)] == [[4, 5], [6, 7]]
+    assert cores_of([4], 2, 1) == [4]

@@ -119,6 +119,7 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
             "predictions": layout.predictions(arguments.role),
             "salt": layout.salt,
             "shared": layout.shared,
+            "copies": layout.shadow_queue if arguments.role == "stable" else None,
         }
     serving = _changed(serving, arguments)
     return Settings(

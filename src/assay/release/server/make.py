@@ -25,7 +25,7 @@ def make_application(settings: Settings) -> tuple[Application, dict[str, Any]]:
     manifest = bundle.manifest
     model = load_model(bundle, serving.device)
     metrics = Metrics(manifest.name, manifest.version, settings.role)
-    plugs = load_plugs(settings)
+    plugs = load_plugs(settings, metrics.count_lines)
     predictor = Predictor(
         model, manifest.classes, manifest.input.shape, manifest.version, serving, plugs, metrics
     )

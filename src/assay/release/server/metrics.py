@@ -36,6 +36,13 @@ class Metrics:
             "assay_serving_queue_seconds", "Waiting for the model.", buckets=BUCKETS, registry=registry
         )
         self._samples = Counter("assay_serving_samples", "Samples that the model scored.", registry=registry)
+        lines = Counter(
+            "assay_serving_log_lines",
+            "Of the prediction log, by what became of them.",
+            ["outcome"],
+            registry=registry,
+        )
+        self._lines = {outcome: lines.labels(outcome) for outcome in ("written", "dropped")}
         info = Gauge(
             "assay_serving_model",
             "The version that this is; always 1.",
@@ -49,6 +56,10 @@ class Metrics:
     def count(self, code: str, seconds: float, queued: float | None, samples: int) -> None:
         """One request, shown after the next `flush`. queued: seconds; None: it never waited for the model."""
         self._seen.append((code, seconds, queued, samples))
+
+    def count_lines(self, outcome: str, count: int) -> None:
+        """Of the prediction log, `written` or `dropped`; by any thread."""
+        self._lines[outcome].inc(count)
 
     def flush(self) -> None:
         """What was counted since the last time goes to where it is read: each value costs as much as the rest of a request."""

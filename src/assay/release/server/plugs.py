@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from assay.release.log import PredictionLog, Served
+from assay.release.routing.copies import Copies
 from assay.release.security.admission import Admission
 from assay.release.server.settings import Settings
 
@@ -23,8 +24,11 @@ class Plugs(NamedTuple):
     """Given what was answered; loses what it cannot take."""
 
 
-def load_plugs(settings: Settings) -> Plugs:
-    """What the settings ask for; called in the worker. Raises: ValueError naming what is missing or wrong."""
+def load_plugs(settings: Settings, told: Callable[[str, int], None] = lambda *_: None) -> Plugs:
+    """What the settings ask for; called in the worker.
+
+    told: with how many lines of the prediction log were `written` or `dropped`. Raises: ValueError naming what is missing or wrong.
+    """
     serving = settings.serving
     identify = check = log = None
     if serving.jwt is not None or serving.signatures is not None:
@@ -32,5 +36,6 @@ def load_plugs(settings: Settings) -> Plugs:
         identify = None if serving.jwt is None else admission.identify
         check = None if serving.signatures is None else admission.check
     if settings.predictions is not None:
-        log = PredictionLog(settings.predictions, serving.log_megabytes, serving.log_files).put
-    return Plugs(identify, check, log)
+        log = PredictionLog(settings.predictions, serving.log_megabytes, serving.log_files, told).put
+    shadow = None if settings.copies is None else Copies(settings.copies).offer
+    return Plugs(identify, check, log, shadow)

@@ -21,8 +21,9 @@ class Settings(Typed):
     predictions: Path | None = Field(
         default=None, description="Folder of the prediction log; null: none is kept."
     )
-    shadow: str | None = Field(default=None, description="Where copies of requests go, `http://HOST:PORT`.")
-    shadow_share: float = Field(default=0.0, ge=0, le=1, description="Share of requests copied.")
+    copies: Path | None = Field(
+        default=None, description="Socket that copies of requests are handed to; null: none are."
+    )
     drain_seconds: float = Field(
         default=90,
         ge=0,
