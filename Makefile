@@ -13,13 +13,16 @@ WORKERS ?= 4
 # What a recipe starts Python by.
 python = @$(if $(PYTHON),$(PYTHON),echo "set-up: there is no Python; install 3.11 or newer" >&2; false)
 
-.PHONY: help demo test setup setup-dev programs integration slow lint format docs lock clean
+.PHONY: help demo release-demo test setup setup-dev programs integration slow lint format docs lock clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
 
 demo: setup ## set up and run the default experiment
 	@$(BIN)/assay run config/config.yaml
+
+release-demo: setup ## two models behind a front, simulated users, a ramp; BAD=slow|errors|nan|drift is rolled back
+	@$(BIN)/python -P -m assay.release.demo --bad "$(BAD)"
 
 test: setup-dev ## set up and run the tests
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not slow"

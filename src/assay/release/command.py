@@ -4,6 +4,15 @@ import argparse
 import importlib
 
 ACTIONS: dict[str, tuple[str, str]] = {
+    "start": (
+        "the ramp, from preflight to the end, or from where it stands",
+        "assay.release.ramp.start_command",
+    ),
+    "pause": ("stay at this share", "assay.release.ramp.order_command"),
+    "resume": ("go on after a pause, or give a held step its time again", "assay.release.ramp.order_command"),
+    "promote": ("one step on, without waiting for the judge", "assay.release.ramp.order_command"),
+    "rollback": ("everyone has what they had", "assay.release.ramp.order_command"),
+    "stop": ("end what a release left serving", "assay.release.ramp.stop_command"),
     "check": ("read a release file and say what it would do", "assay.release.ramp.check_command"),
     "status": ("what is served to whom, and how sure the judge is", "assay.release.ramp.status_command"),
     "watch": ("the status, live, until the release is over", "assay.release.ramp.watch_command"),

@@ -35,7 +35,7 @@ def reconcile(state: State, parts: Parts, number: int) -> tuple[list[str], Real 
     if real is None:
         trouble.append("front: does not answer")
     elif not _same(real, wanted):
-        trouble.append(f"front: has share {real.share:g}, wanted is {wanted.share:g}")
+        trouble.append(f"front: does {real}, wanted is {wanted}")
     elif wanted.candidate is None and ready["candidate"].version is not None:
         _stop(parts, trouble)
     _name(parts, wanted, trouble)

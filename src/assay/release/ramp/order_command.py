@@ -1,0 +1,87 @@
+"""`assay release pause | resume | promote | rollback`: a person's word, which always wins."""
+
+import argparse
+import getpass
+import time
+from typing import TYPE_CHECKING, cast
+
+from assay.holding import holder
+
+if TYPE_CHECKING:
+    from assay.release.layout import Layout
+    from assay.release.ramp.orders import Order
+
+EXIT_CODES = """exit codes:
+  0  taken (rollback: nobody has the candidate any more)
+  1  not taken within --wait seconds; it stays, and is taken when the controller is there
+  2  wrong arguments, or nothing to do in this phase
+"""
+
+
+def declare(parser: argparse.ArgumentParser) -> None:
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = EXIT_CODES
+    parser.add_argument(
+        "release",
+        nargs="?",
+        metavar="RELEASE",
+        help="name, folder or file (default: the only one in releases/)",
+    )
+    parser.add_argument("--reason", default="no reason given", help="kept in the journal")
+    parser.add_argument("--by", help="who orders it (default: this machine's user)")
+    parser.add_argument("--wait", type=float, default=30.0, metavar="SECONDS", help="for it to be taken")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Raises: ValueError."""
+    from assay.release.ramp import orders
+    from assay.release.ramp.find import find
+    from assay.release.ramp.status import Standing
+
+    order = cast("Order", arguments.action)
+    layout = find(arguments.release)
+    standing = Standing(layout)
+    done = standing.state.phase == "rolled_back" or (standing.state.over and order != "rollback")
+    if done:
+        words = standing.state.phase.replace("_", " ")
+        raise ValueError(
+            f"assay release {order}: {standing.state.release} is {words}: there is nothing to {order}"
+        )
+    who = arguments.by or _user()
+    name = orders.place(layout, order, by=who, reason=arguments.reason, at=standing.lines[-1].number)
+    if order == "rollback" and holder(layout.lock) is None:
+        from assay.release.ramp.start import drive
+
+        print("no controller runs: rolling back from here", flush=True)
+        drive(layout, until_over=True)
+    return _await(layout, name, order, arguments.wait)
+
+
+def _await(layout: "Layout", name: str, order: "Order", seconds: float) -> int:
+    from assay.release.ramp.status import Standing, told
+
+    deadline = time.monotonic() + seconds
+    while True:
+        standing = Standing(layout)
+        taken = name in standing.state.taken
+        settled = order != "rollback" or standing.state.phase == "rolled_back" or standing.progress.share == 0
+        if taken and settled:
+            line = next(line for line in standing.lines if name in line.state.taken)
+            print(told(line, standing.release))
+            if line.event == "ignored":
+                raise ValueError(f"assay release {order}: {line.reason}")
+            return 0
+        if time.monotonic() > deadline:
+            waits = (
+                "no controller runs: start it (assay release start)" if holder(layout.lock) is None else ""
+            )
+            print(f"not taken yet; {waits or 'the controller is busy'}")
+            return 1
+        time.sleep(0.1)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"

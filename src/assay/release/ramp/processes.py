@@ -1,0 +1,127 @@
+"""The two versions and the identity service as processes of their own, which live on when the controller does not."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from assay.release.bundle.manifest import MANIFEST
+from assay.release.layout import Layout
+from assay.release.observations import Role
+from assay.release.ramp.parts import PartError, Running
+from assay.release.ramp.state import Version
+from assay.release.server.files import Service, read_file
+from assay.release.server.groups import Group, open_group
+from assay.release.server.swap_command import order
+
+AGAIN_SECONDS = 5.0
+"""Between two tries to start or to swap the same version."""
+_LAST_LINES = 3
+
+
+@dataclass
+class Supervised:
+    """`assay release serve` for each role, told by its files what to serve."""
+
+    layout: Layout
+    _tried: dict[Role, tuple[str, float]] = field(default_factory=dict)
+    """Version that was asked for last, and when (monotonic)."""
+    _children: dict[Role, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def running(self, role: Role) -> Running:
+        service = self.service(role)
+        if service is None:
+            return self._absent(role)
+        group = self._active(role, service)
+        last = service.swaps[-1] if service.swaps else None
+        if group is None or not group.alive:
+            detail = "is starting" if last is None else last.reason or f"is {last.state}"
+            return Running(None, ready=False, detail=detail, starting=last is None or last.ended is None)
+        failed = last is not None and last.state == "failed"
+        detail = (
+            f"{last.reason}" if last is not None and failed else "" if group.accepting else "does not accept"
+        )
+        return Running(version_of(group.settings.bundle), ready=group.accepting > 0, detail=detail)
+
+    def serve(self, role: Role, version: Version) -> None:
+        """A supervisor that lives is told to swap; where none does, one is started and takes over what still answers."""
+        tried, when = self._tried.get(role, ("", 0.0))
+        if tried == version.version and time.monotonic() - when < AGAIN_SECONDS:
+            return
+        service = self.service(role)
+        last = service.swaps[-1] if service is not None and service.swaps else None
+        if service is not None and (last is None or last.ended is None):
+            return
+        self._tried[role] = (version.version, time.monotonic())
+        try:
+            if service is None:
+                self._start(role, version)
+            else:
+                order(self.layout.service(role).absolute(), "swap", Path(version.folder))
+        except (ValueError, OSError) as error:
+            raise PartError(str(error)) from None
+
+    def stop(self, role: Role) -> None:
+        """Asks; it answers what it has, and ends."""
+        service = self.service(role)
+        if service is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(service.process.pid, signal.SIGTERM)
+
+    def address(self, role: Role) -> str | None:
+        """`HOST:PORT`; None: no supervisor lives."""
+        service = self.service(role)
+        return None if service is None else f"{service.address}:{service.port}"
+
+    def service(self, role: Role) -> Service | None:
+        """What its supervisor says of itself; None: none lives."""
+        service = read_file(self.layout.service(role) / "service.json", Service)
+        return service if service is not None and service.process.alive else None
+
+    def _active(self, role: Role, service: Service) -> Group | None:
+        if service.active is None:
+            return None
+        return open_group(self.layout.service(role) / "groups" / str(service.active))
+
+    def _absent(self, role: Role) -> Running:
+        child = self._children.get(role)
+        if child is None:
+            return Running(None, ready=False, detail="does not run")
+        status = child.poll()
+        if status is None:
+            return Running(None, ready=False, detail="is starting", starting=True)
+        return Running(None, ready=False, detail=f"ended: {self._last_words(role)}", refused=status != 0)
+
+    def _start(self, role: Role, version: Version) -> None:
+        folder = self.layout.service(role)
+        folder.mkdir(parents=True, exist_ok=True)
+        # The port that the front knows is kept where it is still free.
+        before = read_file(folder / "service.json", Service)
+        failed = role in self._children and self._children[role].poll() not in (None, 0)
+        port = 0 if before is None or failed else before.port
+        command = [
+            *(sys.executable, "-P", "-m", "assay.cli", "release", "serve", version.folder),
+            *("--release", str(self.layout.folder), "--role", role, "--port", str(port)),
+        ]
+        with (folder / "output.log").open("ab") as output:
+            self._children[role] = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            )
+
+    def _last_words(self, role: Role) -> str:
+        with contextlib.suppress(OSError):
+            text = (self.layout.service(role) / "output.log").read_text(errors="replace")
+            return " / ".join(text.strip().splitlines()[-_LAST_LINES:])
+        return "it printed nothing"
+
+
+def version_of(bundle: Path) -> str | None:
+    """As its manifest says; it was compared with its content when it was loaded."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        return str(json.loads((bundle / MANIFEST).read_bytes())["version"])
+    return None

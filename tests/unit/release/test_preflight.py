@@ -1,0 +1,178 @@
+"""Before a release begins: everything that speaks against it is told at once, and nothing has been started."""
+
+import json
+import socket
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_bundle import made_bundle, made_results
+from made_world import release
+
+from assay.release.bundle.manifest import Claim, Verdict
+from assay.release.layout import Layout
+from assay.release.ramp import preflight
+from assay.release.ramp.preflight import Pair, Refused
+from assay.release.schema import Release
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    results = made_results(tmp_path_factory.mktemp("results"))
+    return preflight.pair_of(made_bundle(results, "mlp"), made_bundle(results, "wide"))
+
+
+@pytest.fixture
+def jwks(tmp_path: Path) -> Path:
+    path = tmp_path / "jwks.json"
+    path.write_text("{}")
+    path.chmod(0o600)
+    return path
+
+
+def made(jwks: Path, port: int = 0, **changes: Any) -> Release:
+    token = {"jwks": str(jwks), "algorithms": ["EdDSA"], "audience": "x"}
+    return release(serving={"jwt": token}, routing={"port": port or free_port()}, **changes)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def refused(release: Release, tmp_path: Path, pair: Pair, forced: str | None = None) -> str:
+    with pytest.raises(Refused) as caught:
+        preflight.check(release, Layout(tmp_path / "r"), pair, forced=forced, front_runs=False)
+    return str(caught.value)
+
+
+def changed(pair: Pair, **update: Any) -> Pair:
+    return Pair(pair.stable, pair.candidate, pair.old, pair.new.model_copy(update=update))
+
+
+def claim(word: str, arm: str, baseline: str) -> Verdict:
+    stated = Claim(
+        metric="accuracy",
+        arm=arm,
+        baseline=baseline,
+        verdict=word,
+        sentence=f"{arm} is {word} than {baseline}",
+        estimate=None,
+        low=None,
+        high=None,
+    )
+    return Verdict(headline="It is so.", contract_valid=True, claims=[stated])
+
+
+def test_two_whole_bundles_may_begin_and_the_offline_verdict_is_shown(
+    pair: Pair, tmp_path: Path, jwks: Path
+) -> None:
+    said = preflight.check(made(jwks), Layout(tmp_path / "r"), pair, forced=None, front_runs=False)
+    assert said[0].startswith("offline: ")
+
+
+def test_versions_that_do_not_fit_are_refused(pair: Pair, tmp_path: Path, jwks: Path) -> None:
+    same = Pair(pair.stable, pair.stable, pair.old, pair.old)
+    assert "are the same version" in refused(made(jwks), tmp_path, same)
+    shape = pair.new.input.model_copy(update={"shape": (16, 16, 3)})
+    assert "takes [8, 8, 1], the candidate [16, 16, 3]" in refused(
+        made(jwks), tmp_path, changed(pair, input=shape)
+    )
+    classes = [*pair.new.classes[:-1], "ten"]
+    said = refused(made(jwks), tmp_path, changed(pair, classes=classes))
+    assert "classes differ: number 9 is '9' and 'ten'" in said
+    assert "10 and 9 of them" in refused(made(jwks), tmp_path, changed(pair, classes=classes[:-1]))
+
+
+@pytest.mark.parametrize(("word", "arm", "baseline"), [("worse", "wide", "mlp"), ("better", "mlp", "wide")])
+def test_a_candidate_that_is_worse_offline_takes_a_reason(
+    pair: Pair, tmp_path: Path, jwks: Path, word: str, arm: str, baseline: str
+) -> None:
+    bad = changed(pair, verdict=claim(word, arm, baseline))
+    assert f"{arm} is {word} than {baseline}; to release it all the same" in refused(
+        made(jwks), tmp_path, bad
+    )
+    layout = Layout(tmp_path / "r")
+    assert preflight.check(made(jwks), layout, bad, forced="faster", front_runs=False) == [
+        "offline: It is so."
+    ]
+    fine = changed(pair, verdict=claim("inconclusive", arm, baseline))
+    preflight.check(made(jwks), layout, fine, forced=None, front_runs=False)
+
+
+def test_all_that_is_wrong_is_told_at_once(pair: Pair, tmp_path: Path, jwks: Path) -> None:
+    secrets = tmp_path / "callers"
+    secrets.write_text("a b\n")
+    secrets.chmod(0o644)
+    jwks.chmod(0o602)
+    key = tmp_path / "key.pem"
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = int(taken.getsockname()[1])
+        wrong = release(
+            serving={
+                "jwt": {"jwks": str(jwks), "algorithms": ["EdDSA"], "audience": "x"},
+                "signatures": {"secrets": str(secrets)},
+            },
+            routing={"port": port, "tls": {"certificate": "env:NO_SUCH_VARIABLE", "key": str(key)}},
+        )
+        said = refused(wrong, tmp_path, Pair(pair.stable, pair.stable, pair.old, pair.old))
+    for words in (
+        "are the same version",
+        f"serving.jwt.jwks: {jwks}: everybody may write to it; run: chmod o-w",
+        f"serving.signatures.secrets: {secrets}: others may read it; run: chmod 600 {secrets}",
+        "routing.tls.certificate: the variable NO_SUCH_VARIABLE is not set",
+        f"routing.tls.key: {key}: No such file or directory",
+        f"routing.port: 127.0.0.1 port {port}: Address already in use",
+    ):
+        assert words in said, said
+    assert len(said.splitlines()) == 6
+
+
+def test_a_disk_without_room_and_a_folder_of_others_are_refused(
+    pair: Pair, tmp_path: Path, jwks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Refused, match="cannot be written to"):
+        preflight.check(made(jwks), Layout(tmp_path / "file" / "r"), pair, forced=None, front_runs=False)
+    monkeypatch.setattr(preflight, "LEAST_FREE_BYTES", 1 << 60)
+    assert "MB free" in refused(made(jwks), tmp_path, pair)
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "words"),
+    [
+        (200, {"model_version": "v", "golden": {"deviation": 0.1, "tolerance": 0.2}}, None),
+        (200, {"model_version": "w", "golden": {"deviation": 0.1, "tolerance": 0.2}}, "serves w, not v"),
+        (
+            200,
+            {"model_version": "v", "golden": {"deviation": 0.3, "tolerance": 0.2}},
+            "golden outputs are off by 0.3",
+        ),
+        (200, {"model_version": "v"}, "golden outputs are off by None"),
+        (503, {}, "/health/ready answers 503"),
+    ],
+)
+def test_a_version_that_runs_must_be_the_one_that_is_meant(status: int, said: Any, words: str | None) -> None:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(json.dumps(said).encode())
+
+        def log_message(self, *_: object) -> None:
+            """Nothing: the tests' output is theirs."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"127.0.0.1:{server.server_port}"
+    found = preflight.health(address, "v")
+    server.shutdown()
+    server.server_close()
+    assert (found == []) if words is None else (words in found[0])
+    if words is not None:
+        assert preflight.health(address, "v"), "nobody listens any more"

@@ -1,0 +1,142 @@
+"""Orders from the command line reach a controller that runs, and stay for one that does not."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import yaml
+from made_world import NEW, OLD, World, controller, release
+
+from assay.cli import main
+from assay.holding import hold
+from assay.release.ramp.controller import Controller
+from assay.release.ramp.journal import Journal
+from assay.release.ramp.parts import Look
+from assay.release.ramp.registry_part import RegistryPart
+from assay.release.ramp.start import Options
+from assay.release.registry.store import FolderBackend, Place, Registry
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    world = World(tmp_path / "releases" / "digits")
+    world.look = lambda state: Look("wait", ("not yet",), users=1, requests=1)
+    world.layout.folder.mkdir(parents=True)
+    world.layout.resolved.write_text(yaml.safe_dump(release().model_dump(mode="json")))
+    monkeypatch.chdir(tmp_path)
+    return world
+
+
+@contextmanager
+def driven(world: World) -> Iterator[Controller]:
+    """A controller that goes round, as `assay release start` has it."""
+    built = controller(world)
+    built.begin(OLD, NEW, "a test")
+
+    def run() -> None:
+        while not built.stopping.is_set():
+            world.seconds += 0.3
+            built.tick()
+            time.sleep(0.005)
+
+    with hold(world.layout.lock):
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        try:
+            yield built
+        finally:
+            built.stopping.set()
+            thread.join()
+
+
+def test_a_persons_word_is_taken_and_kept(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    with driven(world):
+        assert main(["release", "pause", "digits", "--reason", "lunch", "--by", "ada"]) == 0
+        assert "pause (shadow): ada: lunch" in capsys.readouterr().out
+        assert main(["release", "resume", "--by", "ada"]) == 0
+        assert main(["release", "promote", "digits", "--reason", "seen", "--by", "ada"]) == 0
+        assert "step 1 of 4 (1% of users): ada: seen (without waiting" in capsys.readouterr().out
+        assert main(["release", "rollback", "digits", "--reason", "no", "--by", "ada"]) == 0
+        assert "rolling back: ada: no" in capsys.readouterr().out
+        assert world.real is not None
+        assert world.real.share == 0
+        deadline = time.monotonic() + 30
+        while Journal(world.layout).lines()[-1].event != "rolled_back" and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert main(["release", "pause", "digits"]) == 2
+        assert "digits is rolled back: there is nothing to pause" in capsys.readouterr().err
+        assert main(["release", "rollback", "digits"]) == 2
+    assert main(["release", "status", "--exit-code"]) == 3
+
+
+def test_without_a_controller_an_order_stays(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    with driven(world):
+        pass
+    assert main(["release", "pause", "digits", "--wait", "0"]) == 1
+    assert "no controller runs: start it" in capsys.readouterr().out
+    assert len(list(world.layout.orders.glob("*.json"))) == 1
+    with driven(world) as built:
+        deadline = time.monotonic() + 30
+        while not built.state.paused and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert built.state.paused
+
+
+def test_without_a_controller_a_roll_back_is_done_from_here(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with driven(world):
+        pass
+    monkeypatch.setattr("assay.release.ramp.start.parts_of", lambda *_: (world.parts(), None))
+    assert main(["release", "rollback", "digits", "--by", "ada"]) == 0
+    assert "rolling back from here" in capsys.readouterr().out
+    assert Journal(world.layout).lines()[-1].event == "rolled_back"
+    assert world.services == {"stable": "old", "candidate": None}
+
+
+def test_two_controllers_are_one_too_many(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    root = Path(__file__).parents[3]
+    with driven(world):
+        assert main(["release", "start", str(root / "config" / "release" / "digits.yaml")]) == 5
+    assert "another controller drives this release (process" in capsys.readouterr().err
+    with hold(world.layout.lock):
+        assert main(["release", "stop", "digits"]) == 5
+
+
+def test_start_takes_up_what_was_begun(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with driven(world):
+        pass
+    monkeypatch.setattr("assay.release.ramp.start.parts_of", lambda *_: (world.parts(), None))
+    root = Path(__file__).parents[3]
+    world.layout.orders.mkdir(exist_ok=True)
+    main(["release", "pause", "digits", "--wait", "0"])
+    assert main(["release", "start", str(root / "config" / "release" / "digits.yaml"), "--until-held"]) == 4
+    said = capsys.readouterr().out
+    assert "the release file was changed since the release began" in said
+    assert Options() == Options(until_held=False, stay=False, forced=None)
+
+
+def test_what_was_recorded_is_not_recorded_twice(world: World, tmp_path: Path) -> None:
+    place = Place(tmp_path / "registry" / "digits")
+    registry = Registry("digits", place, FolderBackend(place))
+    with driven(world):
+        main(["release", "promote", "digits", "--by", "ada"])
+    for _ in range(2):
+        part = RegistryPart(registry, "digits")
+        for line in Journal(world.layout).lines():
+            part.record(line.number, line.timestamp, line.event, line.reason, line.state)
+    entries = registry.history.read()
+    assert [(entry.role, entry.share) for entry in entries] == [
+        ("candidate", 0.0),
+        ("stable", 1.0),
+        ("candidate", 0.0),
+        ("stable", 1.0),
+        ("candidate", 0.01),
+        ("stable", 0.99),
+    ]
+    assert entries[-1].reason.startswith("step: ada: no reason given")
