@@ -35,6 +35,9 @@ def main():
     parser.add_argument("--environment", default=os.path.join(ROOT, ".venv"), help="folder to make")
     parser.add_argument("--requirements", help="another lock file")
     parser.add_argument(
+        "--without-assay", action="store_true", help="what the lock file names, and not this checkout"
+    )
+    parser.add_argument(
         "--needs", type=int, default=NEEDED_BYTES, help="free bytes to ask for before it begins"
     )
     arguments = parser.parse_args()
@@ -43,7 +46,11 @@ def main():
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         check_python()
-        Environment(os.path.abspath(arguments.environment), os.path.abspath(lock), arguments.needs).ensure()
+        environment = Environment(
+            os.path.abspath(arguments.environment), os.path.abspath(lock), arguments.needs
+        )
+        environment.with_assay = not arguments.without_assay
+        environment.ensure()
     except Failure as failure:
         sys.stderr.write("set-up: %s\n" % failure)
         return 1
@@ -79,6 +86,7 @@ class Environment:
         self.needs = needs
         self.python = os.path.join(folder, "bin", "python")
         self.stamp = os.path.join(folder, STAMP)
+        self.with_assay = True
 
     def ensure(self):
         """Make the environment unless it is there, current and whole."""
@@ -195,7 +203,7 @@ class Environment:
             "folder": self.folder,
             "site": site,
             "distributions": sorted(name for name in os.listdir(site) if name.endswith(".dist-info")),
-            "files": link_package(self.folder, site, self.python),
+            "files": link_package(self.folder, site, self.python) if self.with_assay else {},
         }
         self.mend(installer, stamp)
         installer.close()

@@ -18,6 +18,7 @@ ACTIONS: dict[str, tuple[str, str]] = {
     "watch": ("the status, live, until the release is over", "assay.release.ramp.watch_command"),
     "identity": ("tell the front whose a token is", "assay.release.security.service"),
     "bundle": ("from a finished experiment to what can be served", "assay.release.bundle.command"),
+    "env": ("environments that versions run in: list, prune", "assay.release.environments.command"),
     "registry": ("versions, aliases, and which served whom when and why", "assay.release.registry.command"),
     "serve": (
         "one version on an address of its own, until it is asked to end",

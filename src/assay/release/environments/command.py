@@ -1,0 +1,57 @@
+"""`assay release env list | prune`: the environments that versions run in."""
+
+import argparse
+from pathlib import Path
+
+
+def declare(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
+    actions.add_parser("list", help="all of them, and what keeps each")
+    prune = actions.add_parser("prune", help="remove those that no process, alias or release refers to")
+    prune.add_argument("--dry-run", action="store_true", help="tell what would go, and leave it")
+    for action in actions.choices.values():
+        action.add_argument(
+            "--releases",
+            type=Path,
+            default=Path("releases"),
+            metavar="FOLDER",
+            help="where releases, their registry and environments lie (default: releases)",
+        )
+        action.add_argument(
+            "--registry",
+            type=Path,
+            action="append",
+            default=[],
+            metavar="FOLDER",
+            help="a further registry's folder whose aliases count",
+        )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Raises: ValueError telling what is wrong."""
+    import os
+
+    from assay.release.environments.place import VARIABLE
+    from assay.release.environments.prune import Found, find, prune
+    from assay.release.environments.references import references
+
+    releases: Path = arguments.releases
+    root = Path(os.environ.get(VARIABLE) or releases / "environments")
+
+    def kept() -> dict[str, list[str]]:
+        return references(releases, [releases / "registry", *arguments.registry])
+
+    def tell(one: Found, word: str) -> None:
+        made = "never finished" if one.about is None else f"{one.about.kind}, made {one.about.made[:19]}Z"
+        print(f"{one.place.folder}  {one.size / 1e6:,.0f} MB  {made}  {word}")
+
+    if arguments.what == "list" or arguments.dry_run:
+        for one in find(root, kept()):
+            tell(one, f"kept by {'; '.join(one.reasons)}" if one.reasons else "nothing refers to it")
+        return 0
+    gone, stayed = prune(root, kept)
+    for one in gone:
+        print(f"removed {one.place.folder}")
+    for one in stayed:
+        print(f"kept {one.place.folder}: {'; '.join(one.reasons)}")
+    return 0
