@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -19,12 +20,13 @@ from assay.release.layout import Layout
 from assay.release.schema import Release
 from assay.release.security.salt import make_salt
 from assay.release.security.signatures import sign
+from assay.release.server.files import process_of
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "release"))
 from tokens_made import AUDIENCE, public_jwk, shared_jwk, token, write_keys
 
 SOURCE = Path(__file__).parents[2] / "src"
-PATIENCE = 120.0
+PATIENCE = 300.0
 T = TypeVar("T")
 SUBJECT = "alice.liddell@example.org"
 CALLER, SECRET = "client", "the-secret-of-a-caller-0123456789"
@@ -93,16 +95,29 @@ class Secured:
             found = re.search(r"http://127\.0\.0\.1:(\d+)", self.printed.read_text()[begin:])
             return int(found[1]) if found else None
 
-        at = eventually(port)
-        eventually(lambda: is_ready(at))
+        try:
+            at = eventually(port)
+            eventually(lambda: is_ready(at))
+        except BaseException:
+            self.end(process, role)
+            raise
         return process, at
 
     def __exit__(self, *_: object) -> None:
-        self.process.terminate()
+        self.end(self.process, "stable")
+
+    def end(self, process: "subprocess.Popen[bytes]", role: str) -> None:
+        """Asked first; what outlives that is killed, the workers too, which outlive who started them."""
+        process.terminate()
         try:
-            self.process.wait(PATIENCE)
-        finally:
-            self.process.kill()
+            process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            for said in self.layout.service(role).glob("groups/*/*.json"):
+                _kill(json.loads(said.read_text()))
+            for said in self.layout.service(role).glob("groups/*/workers/*.json"):
+                _kill(json.loads(said.read_text())["process"])
+            raise
 
     def token(self, **claims: Any) -> str:
         return token(self.key, **({"sub": SUBJECT} | claims)).decode()
@@ -153,6 +168,11 @@ class Secured:
         folder = self.layout.predictions("stable")
         texts = [path.read_text() for path in sorted(folder.glob("*.jsonl"))]
         return [json.loads(line) for text in texts for line in text.splitlines()]
+
+
+def _kill(said: dict[str, Any]) -> None:
+    if "pid" in said and process_of(said["pid"]).started == said["started"]:
+        os.kill(said["pid"], signal.SIGKILL)
 
 
 _SAMPLES = re.compile(r"assay_serving_samples(_total)?[ {]")

@@ -252,3 +252,17 @@ def test_an_empty_file_is_refused_at_the_start(secrets_file: Path) -> None:
     secrets_file.write_text("# nobody\n")
     with pytest.raises(ValueError, match="is empty"):
         made(secrets_file)
+
+
+def test_a_credential_of_systemd_is_taken_though_it_shows_a_group(
+    secrets_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its group bit is the mask of an access list for one user."""
+    secrets_file.chmod(0o440)
+    with pytest.raises(ValueError, match="others may read"):
+        made(secrets_file)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(secrets_file.parent))
+    made(secrets_file).close()
+    secrets_file.chmod(0o444)
+    with pytest.raises(ValueError, match="others may read"):
+        made(secrets_file)

@@ -29,6 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
     Service(
         Settings.model_validate_json(environment[SETTINGS])
     )  # mistakes are told here, not in a worker's log
+    os.environ.pop("GUNICORN_CMD_ARGS", None)
     os.execve(command[0], command, os.environ | environment)
 
 
