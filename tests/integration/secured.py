@@ -68,6 +68,8 @@ class Secured:
         self.salt = make_salt(self.layout.salt)
         self.layout.resolved.write_text(yaml.safe_dump(release.model_dump(mode="json")))
         self.port = 0
+        self.taken: list[str] = []
+        """One for each sample to which the version gave an answer."""
 
     def write_keys(self, *keys: dict[str, Any]) -> None:
         write_keys(self.jwks, *keys)
@@ -144,7 +146,10 @@ class Secured:
         body = GOOD if body is None else body
         try:
             connection.request(method, path, body, self.headers(body) if headers is None else headers)
-            return read(connection)
+            answer = read(connection)
+            if answer.status == 200 and path == "/predict" and port is None:
+                self.taken.append("ask")
+            return answer
         finally:
             connection.close()
 
@@ -160,6 +165,16 @@ class Secured:
     def seen_by_the_model(self) -> int:
         text = self.ask(path="/metrics", method="GET", headers={}, body=b"").body.decode()
         return sum(int(float(line.split()[-1])) for line in text.splitlines() if _SAMPLES.match(line))
+
+    def check(self) -> None:
+        """The model has seen no more than was answered. Workers tell with a delay, so that it may still seem less."""
+        assert self.seen_by_the_model() <= len(self.taken)
+
+    def settled(self) -> None:
+        """It has seen exactly what was answered."""
+        eventually(lambda: self.seen_by_the_model() >= len(self.taken))
+        time.sleep(1)
+        assert self.seen_by_the_model() == len(self.taken)
 
     def ready(self) -> bool:
         return is_ready(self.port)
