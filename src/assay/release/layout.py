@@ -89,6 +89,11 @@ class Layout:
         return self.folder / "judge.json"
 
     @property
+    def drift(self) -> Path:
+        """The same of drift."""
+        return self.folder / "drift.json"
+
+    @property
     def front(self) -> Path:
         """The front: rendered configurations by generation, and `active`, a link to the one in use."""
         return self.folder / "run" / "front"

@@ -242,6 +242,12 @@ def test_a_warning_is_told_once_and_a_pause_of_the_judge_holds(world: World) -> 
     world.look = lambda state: Look("wait", pause="predictions drift")
     ticks(world, again, most=2)
     assert again.state.held == "predictions drift"
+    order(world, "resume")
+    ticks(world, again, most=5)
+    assert again.state.held is None, "a person has answered it"
+    world.look = lambda state: Look("wait", pause="predictions drift more")
+    ticks(world, again, most=2)
+    assert again.state.held == "predictions drift more"
 
 
 def test_orders_that_are_none_are_put_aside(world: World) -> None:

@@ -91,7 +91,7 @@ def release_file(bad: Bad, work: Path, front: str, jwks: Path, candidate: Path) 
         },
         "routing": {"front": front, "port": _free_port()},
         "ramp": {
-            "shadow": {"share": 0.0},
+            "shadow": {"share": 1.0, "requests": 100, "least_seconds": 3, "most_seconds": 120},
             "steps": [
                 {"share": 0.25, "users": 60, **step},
                 {"share": 0.5, "users": 60, **step},
@@ -106,6 +106,7 @@ def release_file(bad: Bad, work: Path, front: str, jwks: Path, candidate: Path) 
             "latency": {"quantile": 0.5, "margin": 1.5},
             "business": {"margin": 0.2},
         },
+        "drift": {"window": 100},
     }
 
 

@@ -49,7 +49,7 @@ def by_order(state: State, release: Release, name: str, ordered: Ordered, number
         change = Change("pause", why, taken.model_copy(update={"paused": True}))
     elif ordered.order == "resume":
         again = state.extended + (state.held is not None)
-        update = {"paused": False, "held": None, "extended": again}
+        update = {"paused": False, "held": None, "extended": again, "excused": state.held or state.excused}
         change = Change("resume", why, taken.model_copy(update=update))
     elif state.phase == "preflight" or (ordered.at is not None and ordered.at < state.entered):
         return None
@@ -79,7 +79,7 @@ def by_itself(
         return _promoted(state, number) if as_wanted else None
     if state.paused or state.held is not None or not as_wanted or state.phase == "preflight":
         return None
-    if look.pause is not None:
+    if look.pause is not None and look.pause != state.excused:
         return Change("hold", look.pause, state.model_copy(update={"held": look.pause}))
     missing = _missing(state, release, look, progress)
     if not missing:
@@ -136,6 +136,7 @@ def _next(
         "entered": number,
         "wanted": wanted,
         "held": None,
+        "excused": state.held or state.excused,
         "extended": 0,
         "reason": reason,
         "paused": state.paused and phase in ("shadow", "step", "bake"),

@@ -15,6 +15,7 @@ from assay.records import write_atomically
 from assay.release.judge.judge import Judge
 from assay.release.layout import Layout
 from assay.release.observations import Access, Outcome
+from assay.release.ramp.drift_part import DriftPart
 from assay.release.ramp.parts import Decision, Look
 from assay.release.ramp.processes import Supervised
 from assay.release.ramp.state import State
@@ -33,6 +34,7 @@ class JudgePart:
     release: Release
     layout: Layout
     services: Supervised
+    drift: DriftPart
     clock: Any = time.monotonic
     _metrics: dict[str, float] | None = None
     _asked: float = field(default=-1e9)
@@ -55,12 +57,16 @@ class JudgePart:
         actions: dict[str, Decision] = {"rollback": "rollback", "promote": "go_on", "hold": "wait"}
         copies = None if metrics is None else int(sum(metrics.values()))
         self._keep()
+        action, why = self.drift.look(state) or ("", "")
+        drifts = action == "rollback" and decision.action != "rollback"
         return Look(
-            actions[decision.action],
-            (decision.reason,),
+            "rollback" if drifts else actions[decision.action],
+            (f"drift: {why}",) if drifts else (decision.reason,),
             users=_users(decision.evidence),
             requests=copies,
             seconds_to_decide=decision.seconds,
+            warnings=self.drift.warnings,
+            pause=f"drift: {why}" if action == "pause" else None,
             evidence=decision.evidence,
         )
 

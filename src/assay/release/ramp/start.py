@@ -15,6 +15,7 @@ from assay.records import write_atomically
 from assay.release.layout import Layout
 from assay.release.ramp import preflight
 from assay.release.ramp.controller import Controller
+from assay.release.ramp.drift_part import DriftPart
 from assay.release.ramp.find import resolved
 from assay.release.ramp.front_part import FrontPart
 from assay.release.ramp.identity import Identity
@@ -137,7 +138,7 @@ def parts_of(release: Release, layout: Layout) -> tuple[Parts, Supervised]:
             FrontPart(release, front, services, identity, Shadower(layout)),
             services,
             RegistryPart(open_registry(release.registry), release.name),
-            JudgePart(release, layout, services),
+            JudgePart(release, layout, services, DriftPart(release, layout)),
         ),
         services,
     )

@@ -49,6 +49,9 @@ class State(Typed):
     wanted: Wanted
     paused: bool = False
     held: str | None = Field(default=None, description="Why a person has to decide; null: nobody has to.")
+    excused: str | None = Field(
+        default=None, description="The last hold that a person answered; it does not hold again."
+    )
     extended: int = Field(default=0, description="How often a person gave this step its time again.")
     reason: str = Field(description="Why the phase was entered.")
     taken: list[str] = Field(default=[], description="Orders that took effect, the latest last.")

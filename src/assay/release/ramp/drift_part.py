@@ -1,0 +1,70 @@
+"""Drift as the controller sees it: read from the prediction logs of both versions, its memory on the disk."""
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+
+from assay.records import write_atomically
+from assay.release.bundle.manifest import REFERENCE
+from assay.release.bundle.reference import Reference
+from assay.release.drift.monitor import Drift
+from assay.release.drift.reader import PredictionReader
+from assay.release.layout import Layout
+from assay.release.observations import Role
+from assay.release.ramp.state import State
+from assay.release.schema import Release
+
+LOOK_SECONDS = 1.0
+MOST_WARNINGS = 5
+_ROLES: tuple[Role, Role] = ("stable", "candidate")
+
+
+@dataclass
+class DriftPart:
+    """What was found so far, and what should follow."""
+
+    release: Release
+    layout: Layout
+    _drift: Drift | None = None
+    _looked: float = -1e9
+
+    def __post_init__(self) -> None:
+        self._readers = {role: PredictionReader(self.layout.predictions(role)) for role in _ROLES}
+
+    def look(self, state: State) -> tuple[str, str] | None:
+        """`warn`, `pause` or `rollback`, and why; None: nothing drifts."""
+        if self._drift is None:
+            self._drift = self._restored(Path(state.candidate.folder))
+        if time.monotonic() - self._looked >= LOOK_SECONDS:
+            for role, reader in self._readers.items():
+                self._drift.feed(role, reader.read())
+            self._looked = time.monotonic()
+            self._keep(self._drift)
+        return self._drift.asks()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The latest findings, one of a kind."""
+        found = [] if self._drift is None else self._drift.findings
+        latest = {(one.kind, one.feature): f"drift: {one.text}" for one in found}
+        return tuple(latest.values())[-MOST_WARNINGS:]
+
+    def _restored(self, bundle: Path) -> Drift:
+        reference = Reference.model_validate_json((bundle / REFERENCE).read_bytes())
+        try:
+            content = orjson.loads(self.layout.drift.read_bytes())
+            positions = content["positions"]
+            drift = Drift.restored(self.release.drift, reference, content["drift"])
+        except (FileNotFoundError, ValueError, KeyError):
+            return Drift(self.release.drift, reference)
+        for role, reader in self._readers.items():
+            reader.positions = dict(positions[role])
+        return drift
+
+    def _keep(self, drift: Drift) -> None:
+        positions = {role: reader.positions for role, reader in self._readers.items()}
+        content = {"positions": positions, "drift": drift.state()}
+        write_atomically(self.layout.drift, json.dumps(content).encode() + b"\n")
