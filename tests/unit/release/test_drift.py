@@ -191,9 +191,10 @@ def test_logs_are_read_while_they_grow(tmp_path: Path) -> None:
     first.write_bytes(b"".join(text[:5]) + text[5][:20])
     assert reader.read() == made[:5]
     with first.open("ab") as file:
-        file.write(text[5][20:] + b"{no line\n" + b"[]\n" + text[6])
+        odd = orjson.dumps({**made[0], "shadow": None})
+        file.write(text[5][20:] + b"{no line\n[]\n" + odd + b"\n" + text[6])
     second.write_bytes(text[7])
-    assert same(reader.read(), made[5:8]) and reader.damaged == 2
+    assert same(reader.read(), made[5:8]) and reader.damaged == 3
     again = PredictionReader(tmp_path, json.loads(json.dumps(reader.positions)))
     assert again.read() == []
     first.unlink()

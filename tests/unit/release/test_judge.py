@@ -269,3 +269,18 @@ def test_one_step_of_the_front_s_clock_is_no_slowdown(seconds: tuple[float, floa
 
 def with_seconds(line: Access, seconds: float) -> Access:
     return line._replace(attempts=(line.attempts[0]._replace(seconds=seconds), *line.attempts[1:]))
+
+
+def test_a_share_that_the_front_rounds_is_the_step_s() -> None:
+    third = Step(share=1 / 3, users=1)
+    one = Judge(WIDE, [third, STEPS[-1]], has)
+    one.feed(Traffic(100, share=0.3333).lines()[0])
+    assert one.decide(START, third).evidence["step"]["users"]["candidate"] > 10
+
+
+def test_a_line_without_a_time_stops_nothing() -> None:
+    lines, _ = Traffic(300).lines()
+    broken, whole = judge(WIDE), judge(WIDE)
+    broken.feed([lines[0]._replace(timestamp=math.nan, user=users(1, 9)[0]), *lines])
+    whole.feed(lines)
+    assert broken.state() == whole.state()

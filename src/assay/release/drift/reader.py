@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import orjson
 
@@ -42,10 +43,20 @@ class PredictionReader:
         whole = content.rfind(b"\n") + 1
         self.positions[path.name] = begin + whole
         for line in content[:whole].splitlines():
-            try:
-                said: Prediction = orjson.loads(line)
-                float(said["timestamp"])
-            except (ValueError, KeyError, TypeError):
+            said = _parsed(line)
+            if said is None:
                 self.damaged += 1
-                continue
-            yield said
+            else:
+                yield said
+
+
+def _parsed(line: bytes) -> Prediction | None:
+    """None for what is no line of a prediction log."""
+    try:
+        said = orjson.loads(line)
+    except ValueError:
+        return None
+    if not isinstance(said, dict) or not isinstance(said.get("timestamp"), float | int):
+        return None
+    texts = all(isinstance(said.get(key), str) for key in ("user", "request_id", "route"))
+    return cast(Prediction, said) if texts and isinstance(said.get("shadow"), bool) else None

@@ -2,6 +2,7 @@
 
 import hashlib
 import heapq
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from assay.release.observations import Prediction
 
+MOST_CLASSES = 1_000_000
 SUMMARIES = {"mean": "input_mean", "std": "input_std", "low": "input_min", "high": "input_max"}
 """Features of the reference that stand in a line."""
 
@@ -29,15 +31,17 @@ def unit_of(line: Prediction) -> str:
 
 def sample_of(line: Prediction) -> Sample:
     said: dict[str, Any] = dict(line)
+    predicted = _first(said.get("output_class"))
     return Sample(
         tuple(_first(said.get(key)) for key in SUMMARIES.values()),
-        _first(said.get("output_class")),
+        None if predicted is None or not 0 <= predicted < MOST_CLASSES else int(predicted),
         _first(said.get("output_value")),
     )
 
 
-def _first(values: Any) -> Any:
-    return values[0] if isinstance(values, list) and values else None
+def _first(values: Any) -> float | None:
+    first = values[0] if isinstance(values, list) and values else None
+    return first if isinstance(first, float | int) and math.isfinite(first) else None
 
 
 class Window:

@@ -28,7 +28,13 @@ from assay.release.schema import Judge as Settings
 from assay.release.schema import Step
 
 SCHEMA = 1
+_DECIMALS = 4
 MOST_WAITING = 100_000
+
+
+def as_split(share: float) -> float:
+    """Fronts split by hundredths of a percent, and log what they do."""
+    return round(share, _DECIMALS)
 
 
 class Judge:
@@ -36,7 +42,7 @@ class Judge:
 
     def __init__(self, settings: Settings, steps: Sequence[Step], has: Has) -> None:
         self.settings, self.has = settings, has
-        self.shares = [step.share for step in steps]
+        self.shares = [as_split(step.share) for step in steps]
         self.compared = sum(share < 1 for share in self.shares)
         """Steps among which the level is divided."""
         self.guards = Guards(settings.guards)
@@ -77,14 +83,17 @@ class Judge:
         del self.waiting[:count]
 
     def _see(self, access: Access) -> None:
+        if not math.isfinite(access.timestamp):
+            return
         self.clock = max(self.clock, access.timestamp)
         self.guards.see(access)
         if self.waiting:
             self._take_outcomes()
         for step in self.steps.values():
             step.close(self.clock)
-        if access.route == "split" and access.user and access.share in self.shares:
-            step = self.steps.get(access.share) or self._begin(access.share)
+        share = as_split(access.share)
+        if access.route == "split" and access.user and share in self.shares:
+            step = self.steps.get(share) or self._begin(share)
             step.see(access, self.has)
         if self.worse is None:
             self._look()
@@ -117,7 +126,7 @@ class Judge:
             return Decision("rollback", reason, None, evidence)
         if step is None:
             return Decision("promote", "no guard has tripped", None, evidence)
-        comparison = self.steps.get(step.share)
+        comparison = self.steps.get(as_split(step.share))
         if comparison is None:
             return Decision("hold", "no user has come by the split at this share yet", None, evidence)
         if wrong := comparison.split_is_wrong(self.settings.ratio_level / max(1, self.compared)):
@@ -151,7 +160,7 @@ class Judge:
         return elapsed * (step.users / users - 1) if elapsed > 0 else None
 
     def evidence(self, step: Step | None) -> dict[str, Any]:
-        comparison = None if step is None else self.steps.get(step.share)
+        comparison = None if step is None else self.steps.get(as_split(step.share))
         return {
             "guards": self.guards.evidence(),
             "unusable_outcomes": self.unusable,
