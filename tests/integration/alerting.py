@@ -96,10 +96,11 @@ def hastened(folder: Path, factor: int) -> Path:
         number, unit = match.groups()
         return f"{max(1, int(number) * seconds[unit] // factor)}{unit and 's'}"
 
-    rules = (folder / "rules.yml").read_text()
-    rules, changes = re.subn(r"(?:(?<=\[)|(?<=for: )|(?<=} > ))(\d+)([smh]?)\b", shorter, rules)
-    assert changes >= 10, "the rules' times are written otherwise"
-    (folder / "rules.yml").write_text(rules)
+    for name in ("rules.yml", "release.yml"):
+        rules = (folder / name).read_text()
+        rules, changes = re.subn(r"(?:(?<=\[)|(?<=for: )|(?<=} > ))(\d+)([smh]?)\b", shorter, rules)
+        assert changes >= 10, "the rules' times are written otherwise"
+        (folder / name).write_text(rules)
     alertmanager = yaml.safe_load((folder / "alertmanager.yml").read_text())
     alertmanager["route"] |= {"group_wait": "1s", "group_interval": "1s"}
     (folder / "alertmanager.yml").write_text(yaml.safe_dump(alertmanager))

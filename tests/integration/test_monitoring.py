@@ -278,7 +278,7 @@ def test_every_expression_of_the_dashboard_returns_data(site: Site, cards: Path,
     for expression in found:
         wait_for(f"data for {expression}", lambda text=expression: ask(site.prometheus, text), 20)
     rules = json.loads(get(f"{site.prometheus}/api/v1/rules"))["data"]["groups"][0]["rules"]
-    assert {rule["health"] for rule in rules} == {"ok"} and len(rules) == 9
+    assert {rule["health"] for rule in rules} == {"ok"} and len(rules) == 10
 
 
 def test_the_values_are_those_of_the_files(site: Site, cards: Path) -> None:

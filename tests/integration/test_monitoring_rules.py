@@ -1,15 +1,14 @@
 """The alert rules by `promtool test rules`: each trips, at its time and not before, and is silent when all is well."""
 
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from rule_cases import MONITORING, PROMTOOL, Trip, promtool, rules_of
 
-RULES = Path(__file__).parents[2] / "monitoring" / "rules.yml"
-PROMTOOL = shutil.which("promtool")
+RULES = MONITORING / "rules.yml"
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.skipif(PROMTOOL is None, reason="install prometheus, which brings promtool"),
@@ -46,15 +45,15 @@ def labels_of(metric: str) -> dict[str, str]:
     return RUN if metric.startswith("assay_run") else HERE
 
 
-def series(values: Values) -> list[dict[str, str]]:
-    found = []
+def series(values: Values) -> dict[str, str]:
+    found = {}
     for key, text in values.items():
         name, state = key if isinstance(key, tuple) else (key, None)
         labels = labels_of(name) | ({"state": state} if state else {})
         if name.startswith("node_"):
             labels = {"file": "/var/lib/x/assay.prom", "instance": "here:9100", "job": "node"}
         inner = ",".join(f'{label}="{value}"' for label, value in labels.items())
-        found.append({"series": f"{name}{{{inner}}}", "values": text})
+        found[f"{name}{{{inner}}}"] = text
     return found
 
 
@@ -210,61 +209,23 @@ SILENT: dict[str, Values] = {
 }
 
 
-def rules() -> dict[str, dict[str, Any]]:
-    groups = yaml.safe_load(RULES.read_text())["groups"]
-    return {rule["alert"]: rule for group in groups for rule in group["rules"]}
-
-
-def expected(alert: str, labels: dict[str, str], summary: str) -> dict[str, Any]:
-    rule = rules()[alert]
+def as_trips() -> dict[str, Trip]:
     return {
-        "exp_labels": labels | rule["labels"],
-        "exp_annotations": {"summary": summary, "runbook": rule["annotations"]["runbook"]},
+        name: Trip(series(values), alert, before, after, labels, summary)
+        for name, (values, alert, before, after, labels, summary) in TRIPS.items()
     }
 
 
-def cases() -> list[dict[str, Any]]:
-    found = []
-    for name, (values, alert, before, after, labels, summary) in TRIPS.items():
-        checks = [
-            {"eval_time": before, "alertname": alert, "exp_alerts": []},
-            {"eval_time": after, "alertname": alert, "exp_alerts": [expected(alert, labels, summary)]},
-        ]
-        others = [
-            {"eval_time": after, "alertname": other, "exp_alerts": []} for other in rules() if other != alert
-        ]
-        found.append(
-            {
-                "name": name,
-                "interval": "15s",
-                "input_series": series(values),
-                "alert_rule_test": checks + others,
-            }
-        )
-    for name, values in SILENT.items():
-        checks = [
-            {"eval_time": f"{minute}m", "alertname": alert, "exp_alerts": []}
-            for minute in range(20)
-            for alert in rules()
-        ]
-        found.append(
-            {"name": name, "interval": "15s", "input_series": series(values), "alert_rule_test": checks}
-        )
-    return found
-
-
-def promtool(folder: Path, rules_text: str) -> "subprocess.CompletedProcess[str]":
-    (folder / "rules.yml").write_text(rules_text)
-    tests = {"rule_files": ["rules.yml"], "evaluation_interval": "15s", "tests": cases()}
-    (folder / "tests.yml").write_text(yaml.safe_dump(tests))
-    command = [str(PROMTOOL), "test", "rules", "tests.yml"]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
+def tried(folder: Path, text: str) -> "subprocess.CompletedProcess[str]":
+    return promtool(
+        folder, text, RULES, as_trips(), {name: series(values) for name, values in SILENT.items()}
+    )
 
 
 def test_every_alert_trips_in_its_time_and_no_other_does(tmp_path: Path) -> None:
-    done = promtool(tmp_path, RULES.read_text())
+    done = tried(tmp_path, RULES.read_text())
     assert done.returncode == 0, done.stdout + done.stderr
-    assert {alert for _, alert, *_ in TRIPS.values()} == set(rules()), "an alert without a test"
+    assert {alert for _, alert, *_ in TRIPS.values()} == set(rules_of(RULES)), "an alert without a test"
 
 
 @pytest.mark.parametrize("expression", ["vector(1) < 0", "vector(1)"], ids=["never", "always"])
@@ -272,18 +233,20 @@ def test_a_rule_that_never_or_always_fires_is_seen(expression: str, tmp_path: Pa
     broken = yaml.safe_load(RULES.read_text())
     for rule in broken["groups"][0]["rules"]:
         rule["expr"] = expression
-    done = promtool(tmp_path, yaml.safe_dump(broken))
+    done = tried(tmp_path, yaml.safe_dump(broken))
     assert done.returncode == 1
-    assert all(f"alertname: {alert}," in done.stdout + done.stderr for alert in rules())
+    assert all(f"alertname: {alert}," in done.stdout + done.stderr for alert in rules_of(RULES))
 
 
 def test_every_rule_says_what_to_do() -> None:
-    for alert, rule in rules().items():
+    for alert, rule in rules_of(RULES).items():
         assert rule["labels"]["severity"] in {"warning", "critical"}, alert
         assert len(rule["annotations"]["runbook"]) > 40 and rule["annotations"]["summary"], alert
 
 
-@pytest.mark.parametrize(("kind", "file"), [("config", "prometheus.yml"), ("rules", "rules.yml")])
+@pytest.mark.parametrize(
+    ("kind", "file"), [("config", "prometheus.yml"), ("rules", "rules.yml"), ("rules", "release.yml")]
+)
 def test_promtool_accepts_the_files_as_they_are(kind: str, file: str) -> None:
     done = subprocess.run(
         [str(PROMTOOL), "check", kind, str(RULES.with_name(file))], capture_output=True, text=True, timeout=60

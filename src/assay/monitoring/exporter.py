@@ -56,14 +56,13 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.once:
         _write(arguments.textfile, registry)
         return 0
-    ended = _on_request()
+    ended = on_request()
     with contextlib.ExitStack() as stack:
         if arguments.port is not None or arguments.textfile is None:
             port = PORTS["exporter"] if arguments.port is None else arguments.port
-            server = _serve(arguments.address, port, registry)
+            server = serve("assay exporter", arguments.address, port, registry)
             stack.callback(server.shutdown)
-            host, port = server.server_address[:2]
-            print(f"http://{f'[{host}]' if ':' in host else host}:{port}/metrics", flush=True)
+            print(shown(server), flush=True)
         if arguments.textfile is None:
             ended.wait()
         else:
@@ -102,14 +101,20 @@ def _check(arguments: argparse.Namespace) -> None:
         )
 
 
-def _on_request() -> threading.Event:
+def on_request() -> threading.Event:
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
     return ended
 
 
-def _serve(address: str, port: int, registry: Any) -> Any:
+def shown(server: Any) -> str:
+    """Where its metrics are."""
+    host, port = server.server_address[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/metrics"
+
+
+def serve(command: str, address: str, port: int, registry: Any) -> Any:
     """Raises: ValueError where the address is taken or not this machine's."""
     from prometheus_client import start_http_server
 
@@ -117,7 +122,7 @@ def _serve(address: str, port: int, registry: Any) -> Any:
         server, _ = start_http_server(port, address, registry)
     except OSError as error:
         raise ValueError(
-            f"assay exporter: {address}:{port}: {error.strerror}; choose another with --port or --address"
+            f"{command}: {address}:{port}: {error.strerror}; choose another with --port or --address"
         ) from None
     return server
 

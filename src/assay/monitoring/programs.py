@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ _RETENTION = ("--storage.tsdb.retention.time=30d", "--storage.tsdb.retention.siz
 
 NEEDS: dict[str, tuple[tuple[str, ...], str]] = {
     "exporter": ((), ""),
+    "releases": ((), ""),
     "prometheus": (
         ("prometheus",),
         "no history, no rules, no alerts and no dashboard; `assay watch` and the exporter work without it",
@@ -28,8 +30,15 @@ NEEDS: dict[str, tuple[tuple[str, ...], str]] = {
 """By service: the names of its program, and what is not there without it."""
 WITHOUT_PROMETHEUS = ("alertmanager", "grafana")
 """They have nothing to show or to send without it."""
-READY = {"exporter": "/", "prometheus": "/-/ready", "alertmanager": "/-/ready", "grafana": "/api/health"}
-PORTS = {"exporter": 9910, "prometheus": 9090, "alertmanager": 9093, "grafana": 3000}
+READY = {
+    "exporter": "/",
+    "releases": "/",
+    "prometheus": "/-/ready",
+    "alertmanager": "/-/ready",
+    "grafana": "/api/health",
+}
+RELEASES_JOB = "assay-release"
+PORTS = {"exporter": 9910, "releases": 9911, "prometheus": 9090, "alertmanager": 9093, "grafana": 3000}
 
 
 @dataclass(frozen=True)
@@ -47,6 +56,8 @@ class Plan:
     interval: float = 5.0
     silence: float = LEAST_SILENCE
     webhook: str | None = None
+    releases: Path | None = None
+    """Folder of gray releases; None: none are watched."""
 
     def at(self, service: str) -> str:
         host = f"[{self.address}]" if ":" in self.address else self.address
@@ -85,6 +96,7 @@ def render(plan: Plan, services: list[str]) -> None:
     try:
         prometheus["global"] |= {"scrape_interval": interval, "evaluation_interval": interval}
         prometheus["scrape_configs"][0]["static_configs"][0]["targets"] = [plan.at("exporter")]
+        prometheus["scrape_configs"] = [*_jobs(plan, prometheus["scrape_configs"])]
         if "alertmanager" in services:
             managers = prometheus["alerting"]["alertmanagers"]
             managers[0]["static_configs"][0]["targets"] = [plan.at("alertmanager")]
@@ -101,6 +113,21 @@ def render(plan: Plan, services: list[str]) -> None:
         ) from None
     _write(target / "prometheus.yml", prometheus)
     _write(target / "alertmanager.yml", alertmanager)
+
+
+def _jobs(plan: Plan, jobs: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Without that of releases where none are watched: its alert would say that the exporter is down."""
+    known = [job["job_name"] for job in jobs]
+    if plan.releases is not None and RELEASES_JOB not in known:
+        raise ValueError(
+            f"{plan.configuration}: prometheus.yml has no job `{RELEASES_JOB}`: take it from Assay's monitoring/ folder, with release.yml"
+        )
+    for job in jobs:
+        if job["job_name"] == RELEASES_JOB:
+            if plan.releases is None:
+                continue
+            job["static_configs"][0]["targets"] = [plan.at("releases")]
+        yield job
 
 
 def _template(plan: Plan, name: str) -> dict[str, Any]:
@@ -128,13 +155,8 @@ def command(plan: Plan, service: str) -> tuple[list[str], dict[str, str]]:
     """How a service is started: its command line, and what its environment has besides this one's."""
     configuration, data = plan.state / "configuration", plan.state / "data" / service
     program = str(find(service))
-    if service == "exporter":
-        source = str(Path(assay.__file__).parents[1])
-        paths = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
-        words = [sys.executable, "-P", "-m", "assay.cli", "exporter", "--results", str(plan.results)]
-        words += ["--address", plan.address, "--port", str(plan.ports[service])]
-        words += ["--silence", str(plan.silence)]
-        return words, {"PYTHONPATH": paths}
+    if service in ("exporter", "releases"):
+        return _own(plan, service)
     if service == "prometheus":
         options = [f"--config.file={configuration / 'prometheus.yml'}", f"--storage.tsdb.path={data}"]
         return [program, *options, f"--web.listen-address={plan.at(service)}", *_RETENTION], {}
@@ -148,6 +170,18 @@ def command(plan: Plan, service: str) -> tuple[list[str], dict[str, str]]:
             "--cluster.listen-address=",
         ], {}
     return _grafana(plan, program, configuration / "grafana", data)
+
+
+def _own(plan: Plan, service: str) -> tuple[list[str], dict[str, str]]:
+    """An exporter, with the code that runs here."""
+    source = str(Path(assay.__file__).parents[1])
+    paths = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
+    words = [sys.executable, "-P", "-m", "assay.cli"]
+    if service == "exporter":
+        words += ["exporter", "--results", str(plan.results), "--silence", str(plan.silence)]
+    else:
+        words += ["release", "exporter", "--releases", str(plan.releases)]
+    return [*words, "--address", plan.address, "--port", str(plan.ports[service])], {"PYTHONPATH": paths}
 
 
 def _grafana(plan: Plan, program: str, configuration: Path, data: Path) -> tuple[list[str], dict[str, str]]:

@@ -59,7 +59,7 @@ def start(plan: Plan) -> tuple[list[Service], list[str]]:
         if running:
             names = ", ".join(service.name for service in running)
             raise MonitorError(f"{plan.state}: {names} run already; first: assay monitor stop")
-        services, missing = _choose()
+        services, missing = _choose(plan)
         _refuse_taken_ports(plan, services)
         render(plan, services)
         _clear_old_logs(plan)
@@ -109,10 +109,13 @@ def read(state: Path) -> list[Service]:
     return services
 
 
-def _choose() -> tuple[list[str], list[str]]:
+def _choose(plan: Plan) -> tuple[list[str], list[str]]:
     """The services to start, in order, and what cannot be."""
-    chosen, missing = [], []
+    chosen: list[str] = []
+    missing = []
     for name, (programs, without) in NEEDS.items():
+        if name == "releases" and plan.releases is None:
+            continue
         if programs and find(name) is None:
             missing.append(f"{name} is not installed: {without}")
         elif name in WITHOUT_PROMETHEUS and "prometheus" not in chosen:

@@ -12,6 +12,7 @@ from assay.monitoring.stack import MonitorError, StartError, read, start, stop
 
 TEMPLATES = Path(__file__).parents[3] / "monitoring"
 RESULTS = Path("results")
+RELEASES = Path("releases")
 STATE = ".monitor"
 
 ACTIONS = {
@@ -38,6 +39,11 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 
 def _declare_start(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--releases",
+        type=Path,
+        help="folder of gray releases to watch too (default: releases, where there is one)",
+    )
     parser.add_argument("--address", default="127.0.0.1", help="to listen on (default: this machine only)")
     for service, port in PORTS.items():
         parser.add_argument(
@@ -114,6 +120,7 @@ def _start(arguments: argparse.Namespace, state: Path) -> int:
         interval=arguments.interval,
         silence=arguments.silence,
         webhook=arguments.webhook,
+        releases=_releases(arguments.releases),
     )
     if len(set(plan.ports.values())) < len(plan.ports):
         raise MonitorError(
@@ -125,13 +132,22 @@ def _start(arguments: argparse.Namespace, state: Path) -> int:
         print(error, file=sys.stderr)
         return 1
     for service in services:
-        print(f"{service.name:13} {service.url}" + ("/metrics" if service.name == "exporter" else ""))
+        own = service.name in ("exporter", "releases")
+        print(f"{service.name:13} {service.url}" + ("/metrics" if own else ""))
     for note in missing:
         print(f"note: {note}")
     if not _is_loopback(plan.address):
         print(f"warning: whoever reaches {plan.address} can read all of it: none of it asks for a password")
     print(f"Process ids, logs and data: {state}. End with: assay monitor stop")
     return 0
+
+
+def _releases(given: Path | None) -> Path | None:
+    """Raises: MonitorError."""
+    folder = given or (RELEASES if RELEASES.is_dir() else None)
+    if folder is not None and folder.exists() and not folder.is_dir():
+        raise MonitorError(f"{folder}: is no folder; --releases names the folder of releases")
+    return None if folder is None else folder.absolute()
 
 
 def _status(state: Path) -> int:

@@ -16,6 +16,7 @@ ACTIONS: dict[str, tuple[str, str]] = {
     "check": ("read a release file and say what it would do", "assay.release.ramp.check_command"),
     "status": ("what is served to whom, and how sure the judge is", "assay.release.ramp.status_command"),
     "watch": ("the status, live, until the release is over", "assay.release.ramp.watch_command"),
+    "exporter": ("releases as Prometheus metrics, over HTTP", "assay.release.exporter.command"),
     "identity": ("tell the front whose a token is", "assay.release.security.service"),
     "bundle": ("from a finished experiment to what can be served", "assay.release.bundle.command"),
     "env": ("environments that versions run in: list, prune", "assay.release.environments.command"),

@@ -271,3 +271,28 @@ def test_the_templates_are_whole_without_assay_filling_them_in():
     targets = [prometheus["scrape_configs"][0], prometheus["alerting"]["alertmanagers"][0]]
     told = [one["static_configs"][0]["targets"][0] for one in targets]
     assert told == [f"127.0.0.1:{programs.PORTS[name]}" for name in ("exporter", "alertmanager")]
+
+
+def test_releases_are_scraped_where_they_are_watched_and_nowhere_else(tmp_path):
+    def jobs(releases: Path | None, state: str) -> dict[str, list[str]]:
+        plan = programs.Plan(tmp_path, tmp_path / state, TEMPLATES, releases=releases)
+        programs.render(plan, ["exporter", "prometheus"])
+        content = yaml.safe_load((tmp_path / state / "configuration" / "prometheus.yml").read_text())
+        return {job["job_name"]: job["static_configs"][0]["targets"] for job in content["scrape_configs"]}
+
+    assert set(jobs(None, "without")) == {"assay"}, "an exporter that is not meant to be there is not down"
+    assert jobs(tmp_path, "with")["assay-release"] == ["127.0.0.1:9911"]
+    plan = programs.Plan(tmp_path, tmp_path / "s", TEMPLATES, releases=tmp_path)
+    words, _ = programs.command(plan, "releases")
+    assert words[-7:] == ["exporter", "--releases", str(tmp_path), "--address", "127.0.0.1", "--port", "9911"]
+
+
+def test_an_older_copy_of_the_configuration_says_what_it_lacks(tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(TEMPLATES, copy)
+    content = yaml.safe_load((copy / "prometheus.yml").read_text())
+    content["scrape_configs"].pop()
+    (copy / "prometheus.yml").write_text(yaml.safe_dump(content))
+    programs.render(programs.Plan(tmp_path, tmp_path / "s", copy), ["exporter", "prometheus"])
+    with pytest.raises(ValueError, match=r"no job `assay-release`: take it from"):
+        programs.render(programs.Plan(tmp_path, tmp_path / "s", copy, releases=tmp_path), ["exporter"])

@@ -1,0 +1,236 @@
+"""A gray release watched for real: served versions behind nginx, Prometheus, Alertmanager and a webhook, started by `assay monitor`.
+
+Versions, front, traffic and logs are real, and so is the controller; what it would start and change is in memory.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import yaml
+from alerting import MONITORING, Receiver, ask, expressions, free_port, get, hastened, wait_for
+from fronted import Fronted
+from test_routing import NEEDS_NGINX
+
+from assay.holding import hold
+from assay.release.ramp.controller import Controller
+from assay.release.ramp.parts import Look
+from assay.release.routing.nginx import NginxFront
+from assay.release.server.files import Service, read_file
+from assay.release.server.groups import open_group
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "release"))
+from made_bundle import made_bundle, made_results
+from made_world import NEW, OLD, World, controller, release, ticks
+
+pytestmark = [pytest.mark.integration, NEEDS_NGINX]
+FACTOR = 10
+BODY = json.dumps({"inputs": [[1.0] * 64]}).encode()
+WELL = Look("wait", ("too few users",), users=42, requests=99, seconds_to_decide=30.0)
+ASSAY = [sys.executable, "-P", "-m", "assay.cli"]
+PATIENCE = 120.0
+
+
+@dataclass
+class Site:
+    """One release, all that watches it, and users who ask without a pause."""
+
+    fronted: Fronted
+    world: World
+    built: Controller
+    receiver: Receiver
+    ports: dict[str, int]
+    serving: list["subprocess.Popen[bytes]"] = field(default_factory=list)
+    ended: threading.Event = field(default_factory=threading.Event)
+    controlled: threading.Event = field(default_factory=threading.Event)
+    statuses: list[int] = field(default_factory=list)
+
+    @property
+    def prometheus(self) -> str:
+        return f"http://127.0.0.1:{self.ports['prometheus']}"
+
+    def fired(self, name: str, **labels: str) -> None:
+        wait_for(f"{name} {labels}", lambda: self.receiver.of(name, job="assay-release", **labels), PATIENCE)
+
+    def names(self) -> set[str]:
+        return {alert["labels"]["alertname"] for alert in self.receiver.alerts}
+
+    def service(self, role: str) -> Service | None:
+        service = read_file(self.world.layout.service(role) / "service.json", Service)
+        return service if service is not None and service.active is not None else None
+
+    def serve(self, role: str, bundle: Path) -> None:
+        folder = self.world.layout.service(role)
+        command = [
+            *ASSAY,
+            "release",
+            "serve",
+            str(bundle),
+            "--folder",
+            str(folder),
+            "--role",
+            role,
+            "--port",
+            "0",
+        ]
+        folder.mkdir(parents=True)
+        with (folder / "output.log").open("ab") as output:
+            self.serving.append(subprocess.Popen([*command, "--workers", "1"], stdout=output, stderr=output))
+        wait_for(f"{role} serves", lambda: self.service(role), PATIENCE)
+
+    def address(self, role: str) -> str:
+        service = self.service(role)
+        assert service is not None
+        return f"127.0.0.1:{service.port}"
+
+    def kill(self, role: str) -> None:
+        """All of its processes."""
+        self.serving[("stable", "candidate").index(role)].kill()
+        for path in (self.world.layout.service(role) / "groups").glob("*"):
+            group = open_group(path)
+            for process in group.files.processes() if group is not None else ():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process.pid, signal.SIGKILL)
+
+    def ask(self) -> None:
+        number = 0
+        while not self.ended.wait(0.01):
+            number += 1
+            given = {"Authorization": f"Bearer user{number % 60}", "Content-Type": "application/json"}
+            url = f"http://127.0.0.1:{self.fronted.routing.port}/predict"
+            try:
+                request = urllib.request.Request(url, data=BODY, headers=given)
+                with urllib.request.urlopen(request, timeout=10) as answer:
+                    self.statuses.append(answer.status)
+            except urllib.error.HTTPError as error:
+                self.statuses.append(error.code)
+            except OSError:
+                continue
+
+    def control(self) -> None:
+        """While `controlled`: the lock is held as long as a controller lives."""
+        while not self.ended.wait(0.2):
+            if self.controlled.is_set():
+                with hold(self.world.layout.lock):
+                    while self.controlled.is_set() and not self.ended.wait(0.2):
+                        ticks(self.world, self.built, most=1, seconds=0.2)
+
+
+@contextlib.contextmanager
+def monitored(site: Site, folder: Path) -> Iterator[None]:
+    words = [f"--{name}-port={port}" for name, port in site.ports.items()]
+    words += [
+        "--configuration",
+        str(hastened(folder / "configuration", FACTOR)),
+        "--webhook",
+        site.receiver.url,
+    ]
+    words += ["--interval", "1", "--releases", str(site.world.folder.parent)]
+    state = ["--results", str(folder / "results"), "--state", str(folder / "state")]
+    command = [*ASSAY, "monitor", "start", *state, *words]
+    started = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=folder)
+    assert started.returncode == 0 and "releases " in started.stdout, started.stdout + started.stderr
+    try:
+        yield
+    finally:
+        subprocess.run([*ASSAY, "monitor", "stop", *state], check=True, timeout=120, cwd=folder)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    results = made_results(tmp_path / "made", seeds=1)
+    bundles = {"stable": made_bundle(results, "mlp"), "candidate": made_bundle(results, "wide")}
+    ports = {name: free_port() for name in ("exporter", "releases", "prometheus", "alertmanager", "grafana")}
+    (tmp_path / "releases").mkdir()
+    with Fronted(tmp_path / "releases", NginxFront) as fronted, Receiver() as receiver:
+        world = World(fronted.layout.folder)
+        made = release()
+        settings = made.model_dump(mode="json")
+        settings["routing"] |= {"port": fronted.routing.port, "address": "127.0.0.1"}
+        world.layout.resolved.write_text(yaml.safe_dump(settings))
+        built = controller(world, made)
+        built.begin(OLD, NEW, "a test")
+        while built.state.wanted.share < 0.5:
+            ticks(world, built, most=1)
+        world.look = lambda state: WELL
+        site = Site(fronted, world, built, receiver, ports)
+        threads = [threading.Thread(target=target) for target in (site.ask, site.control)]
+        try:
+            for role, bundle in bundles.items():
+                site.serve(role, bundle)
+            addresses = {role: site.address(role) for role in bundles}
+            fronted.front.start(fronted.plan(0.5, **addresses))
+            site.controlled.set()
+            for thread in threads:
+                thread.start()
+            with monitored(site, tmp_path):
+                yield site
+        finally:
+            site.ended.set()
+            for role in bundles:
+                site.kill(role)
+            for process in site.serving:
+                process.wait(PATIENCE)
+
+
+def test_all_that_goes_wrong_reaches_the_webhook_and_what_is_well_does_not(site: Site) -> None:
+    wait_for(
+        "users of both versions",
+        lambda: len(ask(site.prometheus, 'assay_release_requests_total{outcome="ok"} > 20')) == 2,
+        PATIENCE,
+    )
+    asked = expressions(MONITORING / "grafana" / "dashboards" / "release.json")
+    assert len(asked) > 25
+    for expression in asked:
+        if "ALERTS" not in expression:
+            wait_for(f"data for {expression}", lambda text=expression: ask(site.prometheus, text), PATIENCE)
+    groups = json.loads(get(f"{site.prometheus}/api/v1/rules"))["data"]["groups"]
+    rules = [rule for group in groups if group["name"] == "assay-release" for rule in group["rules"]]
+    assert len(rules) == 11 and {rule["health"] for rule in rules} == {"ok"}
+    (share,) = ask(site.prometheus, "assay_release_front_share_ratio")
+    assert float(share["value"][1]) == 0.5
+    assert site.names() == set(), "all is well"
+
+    site.world.look = lambda state: Look(
+        "wait", ("drift is told once",), users=42, warnings=("drift: mean moved",)
+    )
+    site.fired("AssayDrift", release="release")
+    site.world.look = lambda state: Look("wait", ("sample ratio: 400 of 500 have the candidate",), users=42)
+    site.fired("AssaySplitWrong")
+    site.controlled.clear()
+    site.fired("AssayControllerDown")
+    site.world.look = lambda state: Look("go_on", pause="the candidate drifts", users=99)
+    site.controlled.set()
+    site.fired("AssayReleaseHeld")
+    for expression in asked:
+        wait_for(
+            f"data for {expression}",
+            lambda text=expression: "ALERTS" not in text or ask(site.prometheus, text),
+        )
+
+    site.kill("candidate")
+    site.fired("AssayCandidateErrors", role="candidate")
+    site.fired("AssayVersionNotReady", role="candidate")
+    assert set(site.statuses) == {200}, "users had their answers from the stable version"
+    assert "AssayUserErrors" not in site.names()
+    site.world.look = lambda state: Look("rollback", ("the candidate is down",))
+    site.fired("AssayReleaseRolledBack")
+    site.kill("stable")
+    site.fired("AssayUserErrors")
+    site.fired("AssayVersionNotReady", role="stable")
+    site.fronted.front.stop(5)
+    site.fired("AssayFrontDown")
+    state = json.loads((site.world.folder.parents[1] / "state" / "state.json").read_text())
+    (exporter,) = [one for one in state["services"] if one["name"] == "releases"]
+    os.kill(exporter["process"], signal.SIGKILL)
+    site.fired("AssayReleaseExporterDown")
