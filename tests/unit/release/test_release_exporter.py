@@ -200,6 +200,13 @@ def test_what_is_over_for_a_day_is_told_no_more(world: World, monkeypatch: pytes
     told = told_by(Collector(world.folder.parent))
     assert told["assay_release_phase", "phase=rolled_back", "release=digits"] == 1
     assert told["assay_release_split_wrong", "release=digits"] == 0
+    assert "assay_release_front_up" not in {key[0] for key in told}, "what was ended on purpose is not down"
+    service = Service(process=this_process(), address="127.0.0.1", port=free_port(), role="stable")
+    world.layout.service("stable").mkdir(parents=True)
+    write_file(world.layout.service("stable") / "service.json", service)
+    told = told_by(Collector(world.folder.parent))
+    assert told["assay_release_front_up", "release=digits"] == 0
+    assert told["assay_release_version_ready", "release=digits", "role=stable"] == 0
     assert not [key for key in told if key[0] == "assay_release_version_ready" and "role=candidate" in key]
     monkeypatch.setattr(metrics, "RECENT_SECONDS", -1.0)
     assert told_by(Collector(world.folder.parent))["assay_release_exporter_releases",] == 0

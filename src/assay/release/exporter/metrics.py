@@ -143,10 +143,11 @@ class Collector(PrometheusCollector):
             return False
         name = layout.folder.name
         add_state(sheet, name, standing)
-        _add_front(sheet, name, standing.release)
-        for role in ROLES:
-            if standing.state.wanted.of(role) is not None:
-                _add_version(sheet, name, layout, role)
+        if not _stopped(layout, standing):
+            _add_front(sheet, name, standing.release)
+            for role in ROLES:
+                if standing.state.wanted.of(role) is not None:
+                    _add_version(sheet, name, layout, role)
         self._add_traffic(sheet, name, layout)
         return True
 
@@ -211,6 +212,12 @@ def kind_of(warning: str) -> str:
     """What it is about; texts begin with it."""
     first = warning.split(":")[0].split(" ")[0].lower()
     return first if first in KINDS else "other"
+
+
+def _stopped(layout: Layout, standing: Standing) -> bool:
+    """Whether somebody ended it after it was over: a supervisor that ends as it should leaves no word of itself."""
+    service = layout.service("stable") / "service.json"
+    return standing.state.over and standing.controller is None and not service.exists()
 
 
 def _add_front(sheet: Sheet, name: str, release: Release) -> None:
