@@ -161,9 +161,9 @@ class Front(ABC):
         before = self.active()
         if before is not None and plan.generation < before:
             raise ValueError(f"generation {plan.generation} is older than {before}, which the front has")
-        folder = self._written(plan)
         if plan.share == 0:
             self._halt_before(plan.generation)
+        folder = self._written(plan)
         try:
             self._activate(folder)
             self._reload()
