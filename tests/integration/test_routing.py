@@ -257,7 +257,8 @@ def test_a_halt_holds_without_any_reload(fronted: Fronted) -> None:
     standing = fronted.front.confirm()
     assert standing is not None and standing[:3] == (fronted.front.active(), 0, False)
     assert {(a.assigned, a.share) for a in fronted.observed(3)} == {("stable", 0)}
-    fronted.front.apply(fronted.plan(1.0, early=("earl",)))
+    # The same plan again is meant.
+    fronted.front.apply(fronted.plan(1.0, early=("earl",), generation=standing.generation))
     standing = fronted.front.confirm()
     assert standing is not None and standing[1:3] == (1, True)
     assert fronted.ask("someone").role == "candidate"

@@ -164,6 +164,8 @@ class Front(ABC):
         if plan.share == 0:
             self._halt_before(plan.generation)
         folder = self._written(plan)
+        if plan.share > 0:
+            (folder / "halt").unlink(missing_ok=True)
         try:
             self._activate(folder)
             self._reload()
