@@ -113,6 +113,9 @@ class _Services:
 
         self.world.effect("stop", act)
 
+    def retire(self) -> None:
+        self.world.effect("retire", lambda: None)
+
 
 @dataclass
 class _Registry:

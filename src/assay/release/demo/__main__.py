@@ -62,12 +62,12 @@ def run(bad: Bad, work: Path, front: str, rate: float) -> int:
     content = release_file(bad, work, front, public, candidate)
     release = from_mapping(content, file="the demonstration")
     layout = Layout(Path(release.folder) / release.name)
-    _end_earlier(layout)
+    end_earlier(layout)
     registry = open_registry(release.registry)
     registry.move(CHAMPION, registry.register(stable), "the demonstration begins with it")
     make_salt(layout.salt)
     say(f"bundles are registered; the front is {front} on port {release.routing.port}")
-    with _users(release, layout, work, rate) as seen:
+    with users(release, layout, work, rate) as seen:
         try:
             state = start(release, Options(), say)
         finally:
@@ -89,7 +89,7 @@ def release_file(bad: Bad, work: Path, front: str, jwks: Path, candidate: Path) 
             "workers": 2,
             "jwt": {"jwks": str(jwks), "algorithms": ["EdDSA"], "audience": AUDIENCE},
         },
-        "routing": {"front": front, "port": _free_port()},
+        "routing": {"front": front, "port": free_port()},
         "ramp": {
             "shadow": {"share": 1.0, "requests": 100, "least_seconds": 3, "most_seconds": 120},
             "steps": [
@@ -111,7 +111,7 @@ def release_file(bad: Bad, work: Path, front: str, jwks: Path, candidate: Path) 
 
 
 @contextlib.contextmanager
-def _users(release: Release, layout: Layout, work: Path, rate: float) -> Iterator[Any]:
+def users(release: Release, layout: Layout, work: Path, rate: float) -> Iterator[Any]:
     """They begin once the front answers, and go on until the end; gives what they saw so far, or at last."""
     layout.outcomes.parent.mkdir(parents=True, exist_ok=True)
     plan = Plan(
@@ -182,7 +182,7 @@ def _fault(bad: Bad) -> str:
     }[bad]
 
 
-def _end_earlier(layout: Layout) -> None:
+def end_earlier(layout: Layout) -> None:
     """What an earlier demonstration left running or lying there."""
     if layout.journal.exists():
         stop(layout)
@@ -200,7 +200,7 @@ def _front() -> str:
     return "nginx"
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

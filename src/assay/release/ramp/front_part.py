@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,9 @@ from assay.release.routing.plan import FrontError, Plan
 from assay.release.routing.shadower import Shadower
 from assay.release.schema import Release
 
+ROTATE_SECONDS = 60.0
+"""Between two looks whether the access log is to be rotated."""
+
 
 @dataclass
 class FrontPart:
@@ -25,9 +29,11 @@ class FrontPart:
     services: Supervised
     identity: Identity
     shadower: Shadower
+    _rotated: float = -1e9
 
     def real(self) -> Real | None:
         """Asked on a new connection."""
+        self._rotate()
         with contextlib.suppress(PartError):
             self.identity.ensure()
         standing = self.front.confirm()
@@ -66,6 +72,15 @@ class FrontPart:
             self.front.start(Plan(generation=generation, **plan))  # type: ignore[arg-type]
         except (FrontError, ValueError, OSError) as error:
             raise PartError(str(error)) from None
+
+    def _rotate(self) -> None:
+        """The access log grows for as long as the front lives."""
+        if time.monotonic() - self._rotated < ROTATE_SECONDS:
+            return
+        self._rotated = time.monotonic()
+        serving = self.release.serving
+        with contextlib.suppress(OSError, FrontError):
+            self.front.rotate(int(serving.log_megabytes * 1e6), serving.log_files)
 
     def _plan(self, generation: int) -> dict[str, Any]:
         path = self.front.folder / "generations" / str(generation) / "plan.json"

@@ -74,6 +74,9 @@ class Services(Protocol):
     def stop(self, role: Role) -> None:
         """End a role's processes when what they are answering is answered. Raises: PartError."""
 
+    def retire(self) -> None:
+        """End the version that the role `stable` had before, if it is still warm. Raises: PartError."""
+
 
 class Registry(Protocol):
     """Which version is known by which name."""

@@ -31,6 +31,8 @@ class Supervised:
     layout: Layout
     _tried: dict[Role, tuple[str, float]] = field(default_factory=dict)
     """Version that was asked for last, and when (monotonic)."""
+    _retired: int | None = None
+    """The group that was asked to end last."""
     _children: dict[Role, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def running(self, role: Role) -> Running:
@@ -72,6 +74,17 @@ class Supervised:
         if service is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(service.process.pid, signal.SIGTERM)
+
+    def retire(self) -> None:
+        """The version before is kept warm by its supervisor until it is told."""
+        service = self.service("stable")
+        if service is None or service.standby is None or service.standby == self._retired:
+            return
+        try:
+            order(self.layout.service("stable").absolute(), "retire")
+        except (ValueError, OSError) as error:
+            raise PartError(f"stable: {error}") from None
+        self._retired = service.standby
 
     def address(self, role: Role) -> str | None:
         """`HOST:PORT`; None: no supervisor lives."""

@@ -36,8 +36,8 @@ def reconcile(state: State, parts: Parts, number: int) -> tuple[list[str], Real 
         trouble.append("front: does not answer")
     elif not _same(real, wanted):
         trouble.append(f"front: does {real}, wanted is {wanted}")
-    elif wanted.candidate is None and ready["candidate"].version is not None:
-        _stop(parts, trouble)
+    elif wanted.candidate is None:
+        _end_old(parts, ready["candidate"].version is not None, trouble)
     _name(parts, wanted, trouble)
     return list(dict.fromkeys(trouble)), real
 
@@ -77,11 +77,14 @@ def _serve(parts: Parts, role: Role, version: Version, trouble: list[str]) -> No
         trouble.append(f"{role}: {error}")
 
 
-def _stop(parts: Parts, trouble: list[str]) -> None:
+def _end_old(parts: Parts, candidate_runs: bool, trouble: list[str]) -> None:
+    """What nobody is sent to any more."""
     try:
-        parts.services.stop("candidate")
+        if candidate_runs:
+            parts.services.stop("candidate")
+        parts.services.retire()
     except PartError as error:
-        trouble.append(f"candidate: {error}")
+        trouble.append(str(error))
 
 
 def _name(parts: Parts, wanted: Wanted, trouble: list[str]) -> None:
