@@ -19,7 +19,7 @@ ACTIONS: dict[str, tuple[str, str]] = {
     "exporter": ("releases as Prometheus metrics, over HTTP", "assay.release.exporter.command"),
     "identity": ("tell the front whose a token is", "assay.release.security.service"),
     "bundle": ("from a finished experiment to what can be served", "assay.release.bundle.command"),
-    "env": ("environments that versions run in: list, prune", "assay.release.environments.command"),
+    "env": ("environments that versions run in: make, list, prune", "assay.release.environments.command"),
     "registry": ("versions, aliases, and which served whom when and why", "assay.release.registry.command"),
     "serve": (
         "one version on an address of its own, until it is asked to end",

@@ -1,4 +1,4 @@
-"""`assay release env list | prune`: the environments that versions run in."""
+"""`assay release env make | list | prune`: the environments that versions run in."""
 
 import argparse
 from pathlib import Path
@@ -6,10 +6,13 @@ from pathlib import Path
 
 def declare(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
+    make = actions.add_parser("make", help="the one that a bundle needs, unless it is there")
+    make.add_argument("bundle", type=Path, metavar="BUNDLE", help="its folder")
+    make.add_argument("--environment", choices=("venv", "apptainer"), default="venv", help="(default: venv)")
     actions.add_parser("list", help="all of them, and what keeps each")
     prune = actions.add_parser("prune", help="remove those that no process, alias or release refers to")
     prune.add_argument("--dry-run", action="store_true", help="tell what would go, and leave it")
-    for action in actions.choices.values():
+    for action in (actions.choices["list"], prune):
         action.add_argument(
             "--releases",
             type=Path,
@@ -29,6 +32,18 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Raises: ValueError telling what is wrong."""
+    if arguments.what == "make":
+        from assay.release.environments.prepare import prepare
+
+        environment = prepare(arguments.environment, arguments.bundle)
+        assert environment.place is not None, "it is not the host's"
+        print(environment.place.folder)
+        environment.close()
+        return 0
+    return _list_or_prune(arguments)
+
+
+def _list_or_prune(arguments: argparse.Namespace) -> int:
     import os
 
     from assay.release.environments.place import VARIABLE

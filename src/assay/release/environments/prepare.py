@@ -65,9 +65,9 @@ def prepare(kind: Kind, bundle_folder: Path, root: Path | None = None) -> Enviro
 
     Raises: PlaceError saying what stands in the way.
     """
-    bundle = read(bundle_folder)
     if kind == "host":
         return Environment("host", "host")
+    bundle = read(bundle_folder)
     name = name_of(kind, bundle_folder)
     if name is None:
         raise PlaceError(

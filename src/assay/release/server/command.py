@@ -50,6 +50,7 @@ _OPTIONS = {
         int,
         "CPU cores, divided evenly between workers; the candidate has the next ones after stable's",
     ),
+    "environment": (str, "host, venv or apptainer"),
     "device": (str, "cpu or cuda"),
     "batch": (int, "most samples that go through the model together; 1: requests go one by one"),
     "batch-wait-ms": (float, "longest that a request waits for others"),

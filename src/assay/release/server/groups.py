@@ -5,13 +5,13 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import assay
+from assay.release.environments.prepare import prepare
 from assay.release.server.files import GroupFiles, Process, Worker, process_of, read_file, write_file
 from assay.release.server.group import HUNG_SECONDS
 from assay.release.server.settings import Settings
@@ -113,27 +113,40 @@ def start(
         filter(None, [str(Path(assay.__file__).parents[1]), os.environ.get("PYTHONPATH")])
     )
     descriptor = listener.fileno()
-    with files.output.open("ab") as output:
+    environment = prepare(settings.serving.environment, settings.bundle)
+    words, variables = environment.command(
+        settings.bundle,
+        ["-m", "assay.release.server.group", str(files.folder), str(descriptor)],
+        os.environ | {"PYTHONPATH": paths, "PYTHONUNBUFFERED": "1"},
+        [folder, *_files_of(settings)],
+    )
+    leased = [] if environment.lease is None else [environment.lease]
+    with closing(environment), files.output.open("ab") as output:
         process = subprocess.Popen(
-            [*interpreter(settings), "-m", "assay.release.server.group", str(files.folder), str(descriptor)],
+            words,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            pass_fds=[descriptor],
+            pass_fds=[descriptor, *leased],
             start_new_session=True,
-            env=os.environ | {"PYTHONPATH": paths, "PYTHONUNBUFFERED": "1"},
+            env=variables,
         )
     write_file(files.group, process_of(process.pid))
     return Group(number, files, settings), process
 
 
-def interpreter(settings: Settings) -> list[str]:
-    """The Python of the version's environment. -P: a module of the user's own in this folder is not Python's."""
-    if settings.serving.environment == "host":
-        return [sys.executable, "-P"]
-    raise ValueError(
-        f"serving.environment: {settings.serving.environment} cannot be served yet; write `environment: host`"
-    )
+def _files_of(settings: Settings) -> list[Path]:
+    """What a version must see of the host, beside its own folder."""
+    serving = settings.serving
+    named = [
+        *(settings.salt, settings.shared, settings.predictions, settings.copies),
+        *(
+            None if serving.jwt is None else serving.jwt.jwks,
+            None if serving.signatures is None else serving.signatures.secrets,
+        ),
+    ]
+    # Files are replaced by others of the same name, so their folder is what must be seen.
+    return [Path(path).absolute().parent for path in named if path is not None]
 
 
 def open_group(folder: Path) -> Group | None:
