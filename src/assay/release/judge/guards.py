@@ -93,15 +93,17 @@ class Guards:
 
     def health(self, now: float, ready: bool | None, non_finite: int | None) -> None:
         """ready: null: not asked. non_finite: outputs with NaN or infinity since the candidate started; null: unknown."""
-        if ready is not None:
-            self.unready_since = None if ready else (self.unready_since or now)
+        if ready:
+            self.unready_since = None
+        elif ready is False and self.unready_since is None:
+            self.unready_since = now
         if non_finite is not None:
             self.non_finite = non_finite
             if self.tripped is None and non_finite >= self.settings.non_finite:
                 self.tripped = f"non-finite outputs: {non_finite} of the candidate's held NaN or infinity"
-        if self.tripped is None and self.unready_since is not None and not ready:
+        if self.tripped is None and ready is False and self.unready_since is not None:
             for_seconds = now - self.unready_since
-            if ready is False and for_seconds >= self.settings.unready_seconds:
+            if for_seconds >= self.settings.unready_seconds:
                 self.tripped = f"the candidate has been down or not ready for {for_seconds:.1f} s"
 
     def evidence(self) -> dict[str, Any]:
