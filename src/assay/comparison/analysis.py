@@ -11,6 +11,7 @@ from assay.comparison import statistics
 from assay.comparison.collect import Collected, Kind
 from assay.comparison.multiplicity import adjusted_chains, holm
 from assay.comparison.question import Question
+from assay.comparison.repeated import repeated_interval
 from assay.comparison.sequential import LookResult, Schedule, SequentialTest, levels
 from assay.comparison.statistics import Floats
 from assay.config.metrics import Metric
@@ -57,6 +58,8 @@ class Analysis:
     differences: Floats = field(default_factory=lambda: np.empty(0))
     low: float = math.nan
     high: float = math.nan
+    repeated: tuple[float, float] | None = None
+    """Interval that holds over all looks; None where it is looked once."""
     p: float = 1.0
     p_adjusted: float = 1.0
     equivalence_p: float = 1.0
@@ -184,6 +187,8 @@ class Analyser:
         told = levels(self.alpha, pairs, pairs * len(self._question.metrics))
         test = SequentialTest(analysis.differences, schedule)
         analysis.p, analysis.looks = test.p(told), test.at(self.alpha / pairs)
+        if math.isfinite(analysis.low):
+            analysis.repeated = repeated_interval(analysis.differences, schedule, self.alpha)
         if (margin := analysis.margin) is not None:
             sides = (margin - analysis.differences, margin + analysis.differences)
             one_sided = [SequentialTest(side, schedule, two_sided=False) for side in sides]

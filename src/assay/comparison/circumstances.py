@@ -8,6 +8,7 @@ and not of the other; it is noted where it can not, or where that number is left
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from assay.comparison.collect import Evidence
 from assay.comparison.model import Variable
@@ -70,6 +71,18 @@ class Line:
     own: bool = False
     """Whether each seed or block has a value of its own, as intended."""
     show: Callable[[dict[str, list[str]]], dict[str, list[str]]] | None = None
+    visits: bool = False
+    """Whether it is of a profile's visits alone."""
+    device: Literal["cpu", "cuda"] | None = None
+    """The type of device that has it; None: any."""
+
+    def applies(self, evidence: Sequence[Evidence], *, profiled: bool) -> bool:
+        """Whether there is anything here that has it, as far as records tell."""
+        if self.visits and not profiled:
+            return False
+        devices = [one.device for one in evidence if not self.visits or _visit(one)]
+        elsewhere = [device is not None and device.type != self.device for device in devices]
+        return self.device is None or not elsewhere or not all(elsewhere)
 
 
 def _visit(record: Evidence) -> bool:
@@ -124,36 +137,42 @@ _LINES = (
     Line("code.version", "Assay's version", lambda r: r.code.version, harmless=True),
     Line("device.type", "the device", of_device("type"), factors=_DEVICE),
     Line("device.name", "the device model", of_device("name"), factors=_DEVICE),
-    Line("device.memory", "the device's memory", _memory, of=_on_gpu, factors=_DEVICE),
-    Line("device.driver", "the driver", of_device("driver"), factors=_DEVICE),
-    Line("device.cuda", "CUDA", of_device("cuda"), factors=_DEVICE),
-    Line("device.uuid", "the profiled device", of_device("uuid"), of=_visit, factors=_DEVICE),
+    Line("device.memory", "the device's memory", _memory, of=_on_gpu, factors=_DEVICE, device="cuda"),
+    Line("device.driver", "the driver", of_device("driver"), factors=_DEVICE, device="cuda"),
+    Line("device.cuda", "CUDA", of_device("cuda"), factors=_DEVICE, device="cuda"),
+    Line("device.uuid", "the profiled device", of_device("uuid"), of=_visit, factors=_DEVICE,
+         visits=True, device="cuda"),
     Line("device.uuid.runs", "the GPU of training and evaluation", of_device("uuid"),
-         of=lambda r: _run(r) and _on_gpu(r), factors=_DEVICE, harmless=True),
+         of=lambda r: _run(r) and _on_gpu(r), factors=_DEVICE, harmless=True, device="cuda"),
     Line("devices", "the number of devices of a training", lambda r: r.devices, of=_trained,
          factors=("execution.devices", "execution.nodes", *_DEVICE)),
-    Line("cpu", "the CPU model", lambda r: r.environment.cpu, of=_on_cpu, factors=_DEVICE),
-    Line("cpu.host", "the CPU model beside the GPU", lambda r: r.environment.cpu, of=_on_gpu, harmless=True),
+    Line("cpu", "the CPU model", lambda r: r.environment.cpu, of=_on_cpu, factors=_DEVICE, device="cpu"),
+    Line("cpu.host", "the CPU model beside the GPU", lambda r: r.environment.cpu, of=_on_gpu, harmless=True,
+         device="cuda"),
     Line("cores", "the number of cores of a job's own", _cores, harmless=True),
     Line("threads", "CPU threads", threads_of, factors=("execution.threads",)),
     Line("host", "the host", lambda r: r.environment.host, harmless=True),
-    Line("host.profile", "the host of a profile block", lambda r: r.environment.host, of=_visit),
+    Line("host.profile", "the host of a profile block", lambda r: r.environment.host, of=_visit, visits=True),
     Line("platform", "the platform", lambda r: r.environment.platform, harmless=True),
     Line("code.commit", "the commit", lambda r: r.code.commit, harmless=True),
     Line("code.modified", "whether the code is as committed", _modified, harmless=True),
     Line("training.resumed", "whether a training was resumed", _resumed, of=_trained, harmless=True),
     Line("telemetry.training", "how a training was watched", lambda r: r.watched, of=_trained, harmless=True),
-    Line("telemetry.profile", "how a profile was watched", lambda r: r.watched, of=lambda r: _visit(r) and r.completed),
+    Line("telemetry.profile", "how a profile was watched", lambda r: r.watched, of=lambda r: _visit(r) and r.completed,
+         visits=True),
     Line("telemetry.gaps", "the completeness of telemetry", lambda r: r.gaps, of=_watched, harmless=True),
-    Line("blocks.order", "the order of visits in a block", lambda r: r.order, of=_judged, own=True),
-    Line("blocks.gates", "what a block was judged by", lambda r: r.gates, of=_judged, own=True),
+    Line("blocks.order", "the order of visits in a block", lambda r: r.order, of=_judged, own=True, visits=True),
+    Line("blocks.gates", "what a block was judged by", lambda r: r.gates, of=_judged, own=True, visits=True),
 )  # fmt: skip
 
 
-def circumstances(evidence: list[Evidence], declared: Mapping[str, str]) -> list[Variable]:
-    """All of them; `declared`: paths at which arms differ as declared, each with its factor."""
+def circumstances(evidence: list[Evidence], declared: Mapping[str, str], *, profiled: bool) -> list[Variable]:
+    """All of them; `declared`: paths at which arms differ as declared, each with its factor. profiled: whether it was asked for."""
     lines = []
     for line in _LINES:
+        if not line.applies(evidence, profiled=profiled):
+            lines.append(variable(line.name, "inapplicable", 0, {}))
+            continue
         factor = next(filter(None, (factor_of(path, declared) for path in line.factors)), None)
         lines.append(
             within_pairs(
@@ -168,6 +187,11 @@ def circumstances(evidence: list[Evidence], declared: Mapping[str, str]) -> list
                 show=line.show,
             )
         )
+    if not profiled:
+        return [
+            *lines,
+            *(variable(name, "inapplicable", 0, {}) for name in ("blocks.settings", "blocks.validity")),
+        ]
     visits = [record for record in evidence if _judged(record)]
     settings = everywhere(
         "blocks.settings", "the settings of a profile", visits, lambda r: r.measured_by or None

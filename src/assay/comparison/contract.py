@@ -29,7 +29,7 @@ def check(experiment: Experiment, evidence: list[Evidence]) -> Contract:
     variables = _settings(experiment, evidence, declared)
     variables.append(everywhere("data.manifest", "the prepared data", evidence, lambda record: record.data))
     variables.append(_batches(evidence, declared))
-    variables += circumstances(evidence, declared)
+    variables += circumstances(evidence, declared, profiled=experiment.profile.enabled)
     variables += _user_sources(evidence)
     valid = not any(line.status == "violated" for line in variables)
     return Contract(valid=valid, factors=experiment.factors, variables=variables)

@@ -19,6 +19,7 @@ Found = Outcome | Literal["missing"]
 
 
 BCA = "BCa bootstrap over pairs"
+REPEATED = "repeated over looks, by the group-sequential sign-flip test"
 
 
 class Interval(Typed):
@@ -279,9 +280,9 @@ class Variable(Typed):
     """One line of the contract: what must be equal, and whether it was."""
 
     name: str
-    status: Literal["equal", "declared", "varies", "unknown", "violated"] = Field(
+    status: Literal["equal", "declared", "varies", "inapplicable", "unknown", "violated"] = Field(
         description="`declared`: differs as a factor says; `varies`: differs in a way that does not bias; "
-        "`unknown`: not recorded everywhere; `violated`: differs undeclared."
+        "`inapplicable`: there is nothing here that has it; `unknown`: not recorded everywhere; `violated`: differs undeclared."
     )
     declared_by: str | None = Field(default=None, description="The factor that declares the difference.")
     checked: int = Field(description="Records that carry it.")

@@ -41,10 +41,10 @@ def of_looks(sequential: Sequential | None) -> list[str]:
         return []
     which = f"look {sequential.look} of {len(sequential.looks)}, {sequential.seeds} of {sequential.looks[-1]} seeds"
     if not sequential.stopped_early:
-        return [f"{which}: p-values allow for all looks, intervals do not"]
+        return [f"{which}: p-values and intervals of differences allow for all looks"]
     return [
-        f"{which}: stopped early, because the first metric is decided; p-values allow for all looks, estimates and "
-        "intervals do not: a difference that ends an experiment early is overstated on average"
+        f"{which}: stopped early, because the first metric is decided; p-values and intervals of differences allow for "
+        "all looks, estimates do not: a difference that ends an experiment early is overstated on average"
     ]
 
 

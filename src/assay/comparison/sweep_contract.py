@@ -199,7 +199,7 @@ def _batches(found: _Found) -> Variable:
 
 def _circumstances(found: _Found, declared: Mapping[str, str]) -> Variable:
     """Packages, image, code, device and threads of each trial, between arms."""
-    lines = circumstances(found.evidence, declared)
+    lines = circumstances(found.evidence, declared, profiled=False)
     differences = [line for line in lines if line.status == "violated"]
     messages = [f"trials: {line.message}" for line in differences]
     status = "violated" if differences else "equal" if found.evidence else "unknown"

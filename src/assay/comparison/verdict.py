@@ -20,6 +20,7 @@ from assay.comparison.collect import Collected
 from assay.comparison.guard import Guard, exceeds
 from assay.comparison.model import (
     BCA,
+    REPEATED,
     ArmSummary,
     Contrast,
     EffectSize,
@@ -119,7 +120,9 @@ class Judge:
             pairs=len(differences),
             differences={str(n): float(d) for n, d in zip(analysis.replicates, differences, strict=True)},
             estimate=_readable(analysis.metric, mean),
-            interval=self._interval(analysis.metric, analysis.low, analysis.high, len(differences)),
+            interval=self._interval(analysis.metric, analysis.low, analysis.high, len(differences))
+            if analysis.repeated is None
+            else self._repeated(analysis.metric, *analysis.repeated),
             significant=significant,
             beyond_floor=beyond,
             within_margin=None if analysis.margin is None else shown,
@@ -163,7 +166,8 @@ class Judge:
                 "experiment's list and is not significant"
             ]
         if analysis.p_adjusted <= self._alpha and not excludes:
-            return ["the test finds a difference, and the interval does not exclude that there is none"]
+            which = "interval" if analysis.repeated is None else "BCa interval of these seeds"
+            return [f"the test finds a difference, and the {which} does not exclude that there is none"]
         return []
 
     def _needed(self, analysis: Analysis) -> Needed | None:
@@ -199,6 +203,15 @@ class Judge:
             return Interval(method=BCA, confidence=self._confidence, low=low, high=high)
         reason = f"fewer than three replicates ({n})" if n < 3 else "all are the same: nothing varies"
         return Interval(method=BCA, confidence=self._confidence, reason=reason)
+
+    def _repeated(self, metric: Metric, low: float, high: float) -> Interval:
+        if math.isfinite(low) and math.isfinite(high):
+            low, high = _readable(metric, low), _readable(metric, high)
+            return Interval(method=REPEATED, confidence=self._confidence, low=low, high=high)
+        reason = "this look may spend too little of the error rate to exclude any difference"
+        if math.isnan(low):
+            reason = "the looks contradict one another"
+        return Interval(method=REPEATED, confidence=self._confidence, reason=reason)
 
     # --- arms -------------------------------------------------------------------------------------------
 

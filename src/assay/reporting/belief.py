@@ -23,6 +23,7 @@ def _contract(results: Results) -> Line:
             ("equal", "equal"),
             ("declared", "different as declared"),
             ("varies", "different in ways that pairing takes out"),
+            ("inapplicable", "about what is not here"),
             ("unknown", "not recorded everywhere"),
             ("violated", "different and undeclared"),
         )

@@ -181,9 +181,9 @@ def _statistics(results: Results) -> list[Part]:
             [Number(f"{seeds:,}", COMPARISON, "sequential.looks.*", "one of")] for seeds in looks.looks
         ]
         parts += [
-            "Looks after ", *listed(after), " seeds had been declared beforehand; p-values of metrics paired by seed hold "
-            "over all of them, by a group-sequential sign-flip test with error spending of the type ",
-            Quote(looks.spending, COMPARISON, "sequential.spending"), ". ",
+            "Looks after ", *listed(after), " seeds had been declared beforehand; p-values and repeated "
+            "confidence intervals of metrics paired by seed hold over all of them, by a group-sequential sign-flip test with error "
+            "spending of the type ", Quote(looks.spending, COMPARISON, "sequential.spending"), ". ",
         ]  # fmt: skip
     return parts
 
@@ -294,8 +294,8 @@ def _circumstances(results: Results) -> list[Part]:
         parts += [
             "The experiment was stopped early, after ",
             Number(f"{looks.seeds:,}", COMPARISON, "sequential.seeds"),
-            " seeds, because its first metric was decided: the difference is overstated on average, and its interval does not "
-            "allow for the looks. ",
+            " seeds, because its first metric was decided: the difference is overstated on average; its interval allows for "
+            "the looks. ",
         ]
     if not results.contract.valid:
         parts += ["Arms differ in what no factor declares: nothing is claimed. "]

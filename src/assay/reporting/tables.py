@@ -176,7 +176,7 @@ def _setting(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-_GRAVITY = ("violated", "unknown", "varies", "declared", "equal")
+_GRAVITY = ("violated", "unknown", "varies", "declared", "equal", "inapplicable")
 
 
 def contract(results: Results) -> Table:

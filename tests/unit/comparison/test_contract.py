@@ -1,6 +1,9 @@
 """Every undeclared difference in the records makes the comparison invalid; what pairing removes does not."""
 
+import json
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -107,11 +110,8 @@ def test_all_equal_is_valid(make: Make) -> None:
     assert lines["spec.model.source"].declared_by == "model"
     assert set(VIOLATIONS) <= set(lines)
     others = {name: line.status for name, line in lines.items() if name != "spec.model.source"}
-    for name in (
-        "cpu",
-        "code.commit",
-        "code.modified",
-    ):  # not where a GPU computes, and not outside a checkout
+    assert others.pop("cpu") == "inapplicable", "a GPU computes"
+    for name in ("code.commit", "code.modified"):  # not outside a checkout
         assert others.pop(name) == "unknown"
     assert set(others.values()) == {"equal"}, others
 
@@ -334,3 +334,40 @@ def test_warnings_of_records_are_gathered(make: Make) -> None:
     made = make({"accuracy": ACCURACY})
     made.edit_all("cnn", change("warnings", to=["something odd"]))
     assert "6 records: train of cnn: something odd" in made.compare().warnings
+
+
+OF_A_GPU = ("device.memory", "device.driver", "device.cuda", "device.uuid", "device.uuid.runs", "cpu.host")
+OF_BLOCKS = (
+    "device.uuid",
+    "host.profile",
+    "telemetry.profile",
+    "blocks.order",
+    "blocks.gates",
+    "blocks.settings",
+    "blocks.validity",
+)
+
+
+def test_what_is_not_here_does_not_apply_and_what_is_not_told_is_unknown(make: Make, tmp_path: Path) -> None:
+    def everywhere(change: Callable[[dict[str, Any]], None]) -> None:
+        for path in tmp_path.rglob("record.json"):
+            content = json.loads(path.read_text())
+            change(content)
+            path.write_text(json.dumps(content))
+
+    both = {"accuracy": ACCURACY, "latency_ms": COSTS}
+    made = make(both)
+    everywhere(change("environment", "device", to={"type": "cpu", "name": "c"}))
+    found = contract_of(made)
+    assert {found[name].status for name in OF_A_GPU} == {"inapplicable"}
+    assert (found["cpu"].status, found["blocks.validity"].status) == ("equal", "equal")
+    made = make(both)
+    everywhere(change("environment", "device", "driver", to=None))
+    assert contract_of(made)["device.driver"].status == "unknown"
+    for path in tmp_path.glob("profile/*/*/record.json"):
+        path.unlink()
+    found = contract_of(made)
+    assert {found[name].status for name in OF_BLOCKS} == {"unknown"}, "asked for, and not there"
+    shutil.rmtree(tmp_path / "profile")
+    found = contract_of(make({"accuracy": ACCURACY}))
+    assert {found[name].status for name in OF_BLOCKS} == {"inapplicable"}

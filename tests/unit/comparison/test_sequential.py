@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from assay.comparison import statistics
+from assay.comparison.repeated import repeated_interval
 from assay.comparison.sequential import Schedule, SequentialTest, levels
 from assay.config.looks import Spending, idle, spent
 
@@ -27,7 +28,10 @@ MAGNITUDES = {
 def simulation() -> ModuleType:
     sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
     try:
+        import looks_intervals
         import looks_simulation
+
+        assert looks_intervals
     finally:
         sys.path.pop(0)
     return looks_simulation
@@ -159,6 +163,13 @@ def test_a_clear_difference_ends_the_experiment_early(make: Callable[..., Any]) 
     assert 0.0078125 <= contrast.test.p <= 0.05
     assert "look 1 of 3" in contrast.test.method
     assert any("overstated" in text for text in comparison.warnings)
+    interval = contrast.interval
+    assert interval.method.startswith("repeated over looks") and interval.confidence == 0.95
+    assert 0 < interval.low < contrast.estimate < interval.high
+    once = at_look(make, CLEAR, [4, 8]).compare().metrics[0].contrasts[0].interval
+    assert interval.low <= once.low and once.high <= interval.high, (
+        "the last look may spend more than the first"
+    )
 
 
 def test_an_open_question_goes_on(make: Callable[..., Any]) -> None:
@@ -211,3 +222,56 @@ def test_blocks_are_all_there_at_every_look(make: Callable[..., Any]) -> None:
     looked = make(values, **settings).compare().metrics[1].contrasts[0]
     assert looked.looks is None
     assert looked == make(values).compare().metrics[1].contrasts[0]
+
+
+@pytest.mark.parametrize("spending", SPENDINGS)
+@pytest.mark.parametrize("sizes", MAGNITUDES)
+def test_intervals_hold_over_all_looks_exactly(sizes: str, spending: Spending) -> None:
+    """Of all sign patterns about a true difference, as many as may have an interval at some look that does not have it in."""
+    schedule, alpha, truth = Schedule((4, 6, 8), spending), 0.2, 3.0
+    lost = used = 0
+    for one in patterns(MAGNITUDES[sizes]):
+        if one[0] < 0:
+            continue  # the mirror image of one that is looked at
+        found = [repeated_interval(one[:look] + truth, schedule, alpha) for look in schedule.looks]
+        lost += not all(low <= truth <= high for low, high in found)
+        used += 1
+        assert all(np.diff([high - low for low, high in found if np.isfinite(low)]) <= 0.01), (
+            "each is within those before"
+        )
+    assert lost <= alpha * used
+    if sizes == "different":
+        assert lost > 0.3 * alpha * used, "the level is used, not merely kept"
+
+
+def test_an_interval_excludes_no_difference_exactly_where_the_test_has_crossed() -> None:
+    schedule, rng = Schedule((6, 9, 12), "pocock"), np.random.default_rng(5)
+    seen = set()
+    for mean in (0.0, 0.6, 1.2) * 6:
+        differences = rng.normal(mean, 1, 12)
+        for look in schedule.looks:
+            low, high = repeated_interval(differences[:look], schedule, 0.05)
+            crossed = any(one.crossed for one in SequentialTest(differences[:look], schedule).at(0.05))
+            assert (low > 0 or high < 0) == crossed
+            seen.add(crossed)
+    assert seen == {True, False}
+
+
+def test_a_look_that_may_spend_too_little_has_no_interval(make: Callable[..., Any]) -> None:
+    assert repeated_interval(np.arange(8.0), Schedule((8, 12, 16), "obrien-fleming"), 0.05) == (
+        -np.inf,
+        np.inf,
+    )
+    comparison = at_look(make, SMALL, [8, 400]).compare()
+    interval = comparison.metrics[0].contrasts[0].interval
+    assert interval.low is interval.high is None and "too little of the error rate" in interval.reason
+
+
+def test_simulated_intervals_hold_where_those_of_one_look_do_not(simulation: ModuleType) -> None:
+    """A short form of benchmarks/looks_intervals.py: four standard errors below the level at most."""
+    import looks_intervals
+
+    differences = simulation.DISTRIBUTIONS["normal"](np.random.default_rng(2), (120, 12)) + 0.7
+    row = looks_intervals.simulate(Schedule((8, 10, 12), "pocock"), differences, 0.7)
+    assert row.repeated_all >= 0.95 - 4 * np.sqrt(0.05 * 0.95 / 120)
+    assert row.bca_all < row.repeated_all and row.repeated_width > row.bca_width
