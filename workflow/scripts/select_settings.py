@@ -1,31 +1,17 @@
 """Select the settings of an arm: the best of its trials on the validation split."""
 
-import argparse
 import sys
-from pathlib import Path
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--experiment", required=True)
-    parser.add_argument("--arm", required=True)
-    parser.add_argument("--sweep", required=True, help="how the arm is tuned, as JSON")
-    parser.add_argument("--settings", required=True, help="the arm as in the file, as JSON")
-    parser.add_argument("--output", type=Path, required=True, help="folder of the arm's sweep")
-    arguments = parser.parse_args(argv)
+    from assay.sweep.entry import Job, entry
 
-    from assay.config.arm import Arm
-    from assay.config.sweep import Sweep
-    from assay.sweep.select import select
+    def act(job: Job) -> None:
+        from assay.sweep.select import select
 
-    try:
-        sweep = Sweep.model_validate_json(arguments.sweep)
-        settings = Arm.model_validate_json(arguments.settings)
-        select(arguments.experiment, arguments.arm, sweep, settings, arguments.output)
-    except (ValueError, OSError) as error:
-        print(f"select_settings: {arguments.arm}: {error}", file=sys.stderr)
-        return 1
-    return 0
+        select(job.experiment, job.arm, job.sweep, job.settings, job.output)
+
+    return entry("select_settings", __doc__, argv, act)
 
 
 if __name__ == "__main__":

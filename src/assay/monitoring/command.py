@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from assay.monitoring.job import CONFIRM_SECONDS, LEAST_SILENCE
+from assay.monitoring.options import add_interval, add_silence
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # every command of `assay` declares its arguments: nothing heavy before `run`
@@ -45,26 +46,8 @@ def declare(parser: argparse.ArgumentParser, default: Path) -> None:
         "--once", action="store_true", help="print once and end; also where the output is no terminal"
     )
     parser.add_argument("--json", action="store_true", help="print one snapshot as JSON and end")
-    parser.add_argument(
-        "--interval", type=_seconds, default=1.0, metavar="SECONDS", help="between two looks (default: 1)"
-    )
-    parser.add_argument(
-        "--silence",
-        type=_seconds,
-        default=LEAST_SILENCE,
-        metavar="SECONDS",
-        help=f"without a line, below which no run counts as stalled or killed (default: {LEAST_SILENCE:g})",
-    )
-
-
-def _seconds(word: str) -> float:
-    try:
-        value = float(word)
-    except ValueError:
-        value = 0.0
-    if not 0.05 <= value <= 86400:
-        raise argparse.ArgumentTypeError(f"{word!r}: write seconds, from 0.05 to 86400")
-    return value
+    add_interval(parser, 1.0, "looks", least=0.05, most=86400)
+    add_silence(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from assay.monitoring.job import LEAST_SILENCE
+from assay.monitoring.options import add_interval, add_silence
 from assay.monitoring.programs import PORTS
 from assay.records import write_atomically
 
@@ -30,16 +30,8 @@ def declare(parser: argparse.ArgumentParser) -> None:
         metavar="FILE.prom",
         help="write here for node_exporter's textfile collector; removed at the end",
     )
-    parser.add_argument(
-        "--interval", type=float, default=15.0, metavar="SECONDS", help="between two writes (default: 15)"
-    )
-    parser.add_argument(
-        "--silence",
-        type=float,
-        default=LEAST_SILENCE,
-        metavar="SECONDS",
-        help=f"without a line, below which no run counts as stalled or killed (default: {LEAST_SILENCE:g})",
-    )
+    add_interval(parser, 15.0, "writes", least=0.1, most=60)
+    add_silence(parser)
     parser.add_argument("--once", action="store_true", help="write the file once, and end")
 
 
@@ -83,10 +75,6 @@ def _check(arguments: argparse.Namespace) -> None:
         )
     if arguments.once and textfile is None:
         raise ValueError("assay exporter: --once writes a file: add --textfile FILE.prom")
-    if not 0.1 <= arguments.interval <= 60:
-        raise ValueError(f"assay exporter: --interval {arguments.interval:g}: write seconds from 0.1 to 60")
-    if not 0.1 <= arguments.silence <= 86400:
-        raise ValueError(f"assay exporter: --silence {arguments.silence:g}: write seconds from 0.1 to 86400")
     if arguments.port is not None and not 0 <= arguments.port <= 65535:
         raise ValueError(
             f"assay exporter: --port {arguments.port}: write a port from 0 (any that is free) to 65535"

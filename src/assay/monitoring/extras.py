@@ -31,10 +31,12 @@ class TraceFiles:
         self._record.look()
         kept = self._record.record
         if kept is not None:
-            return Trace(self._arm, kept.run.state, kept.run.why, kept.run.host, kept.run.last_event)
+            run = kept.run
+            return Trace(self._arm, state=run.state, why=run.why, host=run.host, last_event=run.last_event)
         self._job.look(moment)
         state, why = self._state(moment, least_silence)
-        return Trace(self._arm, state, why, None if state == "waiting" else self._job.host)
+        host = None if state == "waiting" else self._job.host
+        return Trace(self._arm, state=state, why=why, host=host)
 
     def _state(self, moment: Moment, least_silence: float) -> tuple[State, str | None]:
         if (ending := self._job.ending()) is not None:

@@ -20,7 +20,7 @@ from prometheus_client.registry import Collector as PrometheusCollector
 from assay.config.arm import NAME_PATTERN
 from assay.monitoring.files import Moment, seconds_of, stat_of
 from assay.monitoring.job import LEAST_SILENCE
-from assay.monitoring.state import Block, Gpu, Host, Run, Snapshot, Trace
+from assay.monitoring.state import Gpu, Host, Job, Run, Snapshot
 from assay.monitoring.watcher import Watcher
 from assay.telemetry.reasons import INVALIDATING
 
@@ -228,7 +228,7 @@ def _begun(folder: Path) -> float:
 def _last_event(snapshot: Snapshot, folder: Path) -> float:
     """Seconds since 1970."""
     noise = snapshot.noise
-    jobs: list[Run | Block | Trace] = [*snapshot.runs, *snapshot.blocks, *snapshot.traces]
+    jobs: list[Job] = [*snapshot.runs, *snapshot.blocks, *snapshot.traces]
     jobs += [*(noise.runs if noise else ()), *(noise.blocks if noise else ())]
     jobs += [trial for sweep in snapshot.sweeps for trial in sweep.trials]
     told = [*(one.last_event for one in jobs), *(gpu.timestamp for gpu in snapshot.gpus)]

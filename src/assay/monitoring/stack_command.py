@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from assay.monitoring.job import LEAST_SILENCE
+from assay.monitoring.options import add_interval, add_silence
 from assay.monitoring.programs import PORTS, Plan
 from assay.monitoring.stack import MonitorError, StartError, read, start, stop
 
@@ -49,16 +49,8 @@ def _declare_start(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             f"--{service}-port", type=_port, default=port, metavar="PORT", help=f"(default: {port})"
         )
-    parser.add_argument(
-        "--interval", type=_seconds, default=5.0, metavar="SECONDS", help="between two scrapes (default: 5)"
-    )
-    parser.add_argument(
-        "--silence",
-        type=_seconds,
-        default=LEAST_SILENCE,
-        metavar="SECONDS",
-        help=f"without a line, below which no run counts as stalled or killed (default: {LEAST_SILENCE:g})",
-    )
+    add_interval(parser, 5.0, "scrapes", least=0.5, most=3600)
+    add_silence(parser)
     parser.add_argument(
         "--webhook", type=_webhook, metavar="URL", help="told by POST of each alert that begins or ends"
     )
@@ -75,16 +67,6 @@ def _port(text: str) -> int:
     if not text.isdigit() or not 1 <= int(text) <= 65535:
         raise argparse.ArgumentTypeError(f"{text}: write a port from 1 to 65535")
     return int(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0.5 <= seconds <= 3600:
-        raise argparse.ArgumentTypeError(f"{text}: write seconds from 0.5 to 3600")
-    return seconds
 
 
 def _webhook(text: str) -> str:

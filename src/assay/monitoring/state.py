@@ -39,18 +39,38 @@ Phase = Literal["not begun", "running", "finished", "ended"]
 """ended: unfinished, and the workflow that worked on it is gone."""
 
 
-@dataclass(frozen=True)
-class Run:
-    """One arm at one seed."""
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What is told of whatever runs."""
 
-    arm: str
-    seed: int
-    stage: Literal["train", "evaluate"] = "train"
     state: State = "waiting"
     why: str | None = None
     """Of a state that is no plain one, and of one that could not be told for sure."""
     host: str | None = None
+    last_event: str | None = None
+    """Time of the last line of its log, as its node told it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimedJob(Job):
+    """A job whose attempts and pace are known."""
+
     attempt: int | None = None
+    silent_s: float | None = None
+    """Since its log grew last (a training), or its supervisor said that it lives; None: it waits, or has ended."""
+    seconds_left: float | None = None
+    """None where nothing measured tells it."""
+    seconds: float | None = None
+    """From beginning to end of one that completed in one attempt."""
+
+
+@dataclass(frozen=True)
+class Run(TimedJob):
+    """One arm at one seed. Its time is the training's."""
+
+    arm: str
+    seed: int
+    stage: Literal["train", "evaluate"] = "train"
     resumed: bool | None = None
     """Whether it went on from a checkpoint; None: it has not begun."""
     epoch: int | None = None
@@ -70,14 +90,6 @@ class Run:
     throughput: float | None = None
     """Samples a second."""
     gpu_memory_mb: float | None = None
-    last_event: str | None = None
-    """Time of the last line of its log, as its node told it."""
-    silent_s: float | None = None
-    """Since its log grew last (a training), or its supervisor said that it lives; None: it waits, or has ended."""
-    seconds_left: float | None = None
-    """Of the training; None where nothing measured tells it."""
-    seconds: float | None = None
-    """From beginning to end of a completed training that went through in one attempt."""
     trial: int | None = None
     """Of a sweep; None: a run of the comparison."""
 
@@ -91,15 +103,10 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Block:
-    """One block of the profile."""
+class Block(TimedJob):
+    """One block of the profile. Its attempts are those of all visits: an invalid block is repeated."""
 
     block: int
-    state: State = "waiting"
-    why: str | None = None
-    host: str | None = None
-    attempt: int | None = None
-    """Of all visits: an invalid block is repeated."""
     visits_done: int | None = None
     visits: int | None = None
     """That an attempt makes."""
@@ -109,10 +116,6 @@ class Block:
     """Gates that tripped in the last attempt."""
     rejected: tuple[str, ...] = ()
     """Gates that tripped in attempts before it."""
-    last_event: str | None = None
-    silent_s: float | None = None
-    seconds_left: float | None = None
-    seconds: float | None = None
     place: Literal["", "noise"] = ""
     """noise: of the noise floor."""
 
@@ -122,14 +125,10 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Trace:
+class Trace(Job):
     """The kernel traces of one arm."""
 
     arm: str
-    state: State = "waiting"
-    why: str | None = None
-    host: str | None = None
-    last_event: str | None = None
 
     @property
     def name(self) -> str:

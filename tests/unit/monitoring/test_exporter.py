@@ -298,8 +298,6 @@ def test_once_leaves_the_file(tmp_path):
         (["--textfile", "x.txt"], "end in .prom"),
         (["--textfile", "nowhere/x.prom"], "make it first"),
         (["--port", "70000"], "0 (any that is free) to 65535"),
-        (["--interval", "0"], "0.1 to 60"),
-        (["--silence", "nan"], "0.1 to 86400"),
         (["--results", "a-file"], "is no folder"),
         (["--results", "results/digits"], "--results results"),
         (["--address", "203.0.113.7"], "--address"),
@@ -313,6 +311,16 @@ def test_what_cannot_be_is_refused(words, complaint, tmp_path, monkeypatch, caps
     Path("results/digits/experiment.yaml").write_text("name: digits\n")
     assert main(["exporter", *words]) == 2
     assert complaint in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [(["--interval", "0"], "from 0.1 to 60"), (["--silence", "nan"], "from 0.1 to 86400")],
+)
+def test_seconds_have_bounds(words, complaint, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["exporter", *words])
+    assert ended.value.code == 2 and complaint in capsys.readouterr().err
 
 
 def test_a_port_that_is_taken_is_named(capsys):

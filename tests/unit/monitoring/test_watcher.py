@@ -132,10 +132,10 @@ def test_time_left_is_what_was_measured_or_not_known() -> None:
     assert training_left([waiting]) is None, "nothing runs"
     by_pace = with_time_left([going, waiting])
     assert by_pace[1].seconds_left == 80.0, "no run of the arm has finished"
-    ended = Block(0, "completed", arms={"a": "completed"}, seconds=30.0)
+    ended = Block(0, state="completed", arms={"a": "completed"}, seconds=30.0)
     assert profile_left([ended, Block(1)]) == 30.0
     assert profile_left([Block(0)]) is None
-    assert profile_left([ended, Block(1, "running", seconds_left=12.0), Block(2)]) == 42.0
+    assert profile_left([ended, Block(1, state="running", seconds_left=12.0), Block(2)]) == 42.0
 
 
 def test_five_hundred_runs_fit_a_terminal_and_cost_little(trained: Path, clock: Clock) -> None:
