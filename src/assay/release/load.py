@@ -79,6 +79,9 @@ class _Reader:
     def read(self) -> Release:
         self._refuse_booleans(self.content, ())
         release = self._validate()
+        if release is not None and _same_folder(release):
+            what = f"{release.registry.uri} is the registry's folder"
+            self._add(("name",), what, "give the release another name, or the registry another `uri`")
         if self.problems:
             raise ConfigError(self.file, list(self.problems.values()))
         assert release is not None
@@ -145,6 +148,10 @@ class _Reader:
             value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
         ):
             self._refuse_booleans(item, (*path, key))
+
+
+def _same_folder(release: Release) -> bool:
+    return Path(release.folder, release.name) == Path(release.registry.uri)
 
 
 def _without_empty(content: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:

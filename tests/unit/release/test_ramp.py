@@ -275,3 +275,16 @@ def test_every_line_is_told_in_order(world: World) -> None:
     built.told = lambda line: told.append(line.number)
     ticks(world, built)
     assert told == list(range(2, built.number + 1))
+
+
+def test_a_front_that_dies_while_a_version_is_swapped_is_started(world: World) -> None:
+    built = begun(world)
+    until(world, built, "bake")
+    world.broken["stable"] = "loads still"
+    until(world, built, "retire")
+    world.real = None
+    ticks(world, built, most=1)
+    assert world.real == Real(1.0, 0.0, early=True)
+    assert any("stable: serves old still" in text for text in built.progress.trouble)
+    del world.broken["stable"]
+    assert ticks(world, built).phase == "promoted"

@@ -140,3 +140,13 @@ def test_what_was_recorded_is_not_recorded_twice(world: World, tmp_path: Path) -
         ("stable", 0.99),
     ]
     assert entries[-1].reason.startswith("step: ada: no reason given")
+
+
+def test_a_folder_that_cannot_be_written_to_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "taken").write_text("")
+    content = release().model_dump(mode="json") | {"folder": str(tmp_path / "taken")}
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(content))
+    assert main(["release", "start", str(tmp_path / "r.yaml")]) == 2
+    assert f"{tmp_path / 'taken' / 'digits'}: cannot be written to" in capsys.readouterr().err

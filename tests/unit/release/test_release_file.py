@@ -94,6 +94,10 @@ def test_mistakes_of_every_kind_are_told_at_once(tmp_path: Path) -> None:
             {"name": "x", "registry": {"model": "x"}, "serving": {"jwt": {}}},
             ["serving.jwt.audience: missing"],
         ),
+        (
+            CONTENT | {"name": "registry"},
+            ["name: releases/registry is the registry's folder; give the release"],
+        ),
         (CONTENT | {"judge": {"level": float("nan")}}, ["judge.level: nan should be"]),
         (CONTENT | {"judge": {"level": "high"}}, ["judge.level: 'high' should be a valid number"]),
         (CONTENT | {"routing": [1]}, ["routing: should be keys with values"]),

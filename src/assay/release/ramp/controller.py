@@ -216,7 +216,7 @@ class Controller:
             trouble.append(f"registry: {error}")
 
     def _warn(self, look: Look, trouble: list[str]) -> None:
-        limit = START_SECONDS if self.state.phase == "preflight" else WARN_SECONDS
+        limit = START_SECONDS if self.state.phase in ("preflight", "retire") else WARN_SECONDS
         lasting = [what for what in trouble if self._lasts(what) >= limit]
         for what in set(self._since) - {"judge", "candidate", *trouble}:
             del self._since[what]

@@ -18,6 +18,7 @@ from assay.release.ramp.state import State
 from assay.release.schema import Release
 
 LOOK_SECONDS = 1.0
+KEPT_SECONDS = 10.0
 MOST_WARNINGS = 5
 _ROLES: tuple[Role, Role] = ("stable", "candidate")
 
@@ -30,6 +31,7 @@ class DriftPart:
     layout: Layout
     _drift: Drift | None = None
     _looked: float = -1e9
+    _kept: float = -1e9
 
     def __post_init__(self) -> None:
         self._readers = {role: PredictionReader(self.layout.predictions(role)) for role in _ROLES}
@@ -42,7 +44,9 @@ class DriftPart:
             for role, reader in self._readers.items():
                 self._drift.feed(role, reader.read())
             self._looked = time.monotonic()
-            self._keep(self._drift)
+            if self._looked - self._kept >= KEPT_SECONDS:
+                self._kept = self._looked
+                self._keep(self._drift)
         return self._drift.asks()
 
     @property

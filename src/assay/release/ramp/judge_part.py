@@ -24,7 +24,8 @@ from assay.release.routing.split import in_candidate
 from assay.release.schema import Release
 
 METRICS_SECONDS = 1.0
-_KEPT_SECONDS = 1.0
+_KEPT_SECONDS = 10.0
+"""What was read after the last time is read again by whoever takes over, and comes to the same."""
 
 
 @dataclass

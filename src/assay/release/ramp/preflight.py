@@ -47,6 +47,10 @@ def check(release: Release, layout: Layout, pair: Pair, *, forced: str | None, f
         *([] if front_runs else _port(release)),
     ]
     said, worse = verdict(pair.new, pair.old)
+    if release.serving.jwt is None:
+        said.append(
+            "serving.jwt is null: nobody is identified, so no step is ever decided; a person has to promote"
+        )
     if worse and forced is None:
         against.append(
             f"offline the candidate is worse: {'; '.join(worse)}; to release it all the same, write why: --force REASON"

@@ -1,7 +1,7 @@
 """From what is to what is wanted, from anywhere, in an order that never exposes more users than is wanted."""
 
 from assay.release.observations import Role
-from assay.release.ramp.parts import PartError, Parts, Real
+from assay.release.ramp.parts import PartError, Parts, Real, Running
 from assay.release.ramp.state import State, Version, Wanted
 
 ROLES: tuple[Role, Role] = ("stable", "candidate")
@@ -23,15 +23,12 @@ def reconcile(state: State, parts: Parts, number: int) -> tuple[list[str], Real 
             _serve(parts, role, version, trouble)
     ready = {role: parts.services.running(role) for role in ROLES}
     needs = [role for role in ROLES if wanted.of(role) is not None]
-    if all(ready[role].ready and ready[role].version == wanted.of(role) for role in needs):
-        if real is None or not _same(real, wanted):
-            real = _apply(parts, wanted, number, trouble)
-    else:
-        trouble += [
-            f"{role}: {ready[role].detail or 'not ready'}"
-            for role in needs
-            if not ready[role].ready or ready[role].version != wanted.of(role)
-        ]
+    lacking = {role: lack for role in needs if (lack := _lacks(ready[role], wanted.of(role))) is not None}
+    # A front that died is started while a version is being swapped, too.
+    missed = real is None and all(ready[role].ready for role in needs)
+    if missed or (not lacking and (real is None or not _same(real, wanted))):
+        real = _apply(parts, wanted, number, trouble)
+    trouble += [f"{role}: {lack}" for role, lack in lacking.items()]
     if real is None:
         trouble.append("front: does not answer")
     elif not _same(real, wanted):
@@ -40,6 +37,13 @@ def reconcile(state: State, parts: Parts, number: int) -> tuple[list[str], Real 
         _end_old(parts, ready["candidate"].version is not None, trouble)
     _name(parts, wanted, trouble)
     return list(dict.fromkeys(trouble)), real
+
+
+def _lacks(running: Running, version: str | None) -> str | None:
+    """What a role lacks to serve a version; None: nothing."""
+    if running.version is not None and running.version != version:
+        return f"serves {running.version} still" + (f" ({running.detail})" if running.detail else "")
+    return None if running.ready else running.detail or "not ready"
 
 
 def _exposes_more(real: Real, wanted: Wanted) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 from types import FrameType
+from typing import IO
 
 import yaml
 
@@ -51,7 +52,7 @@ def start(release: Release, options: Options, say: Say) -> State:
     Raises: InUse where there is another; Refused; ValueError for bundles, registries and fronts that cannot be had.
     """
     layout = Layout(Path(release.folder) / release.name)
-    with hold(layout.lock):
+    with _held(layout):
         if Journal(layout).open() is None:
             return _begin(release, layout, options, say)
         before = resolved(layout)
@@ -61,6 +62,16 @@ def start(release: Release, options: Options, say: Say) -> State:
                 f"({layout.resolved})"
             )
         return _run(before, layout, options, say, None)
+
+
+def _held(layout: Layout) -> IO[str]:
+    """The release's lock. Raises: InUse; ValueError where the folder cannot be written to."""
+    try:
+        return hold(layout.lock)
+    except OSError as error:
+        raise ValueError(
+            f"{layout.folder}: cannot be written to ({error.strerror}); write another `folder`"
+        ) from None
 
 
 def drive(layout: Layout, *, until_over: bool = False) -> State:
