@@ -13,6 +13,8 @@ from assay.release.schema import Step
 
 STEPS = [Step(share=share, users=20) for share in (0.01, 0.1, 0.5, 1.0)]
 START = 1_000_000_000.0
+TAIL = 30.0
+"""Seconds that are seen after the last new user."""
 
 
 def has(user: str, share: float) -> bool:
@@ -53,7 +55,8 @@ class Traffic:
             if self.values is not None:
                 value = float(rng.random() < self.values[self.assigned(user, self.share)])
                 outcomes.append(Outcome(accesses[-requests].timestamp + 1, user, value))
-        return sorted(accesses), sorted(outcomes)
+        end = START + self.count * self.each + TAIL
+        return sorted(line for line in accesses if line.timestamp < end), sorted(outcomes)
 
     def _access(
         self, rng: np.random.Generator, at: float, user: str, speed: float, tendency: float

@@ -271,6 +271,17 @@ def with_seconds(line: Access, seconds: float) -> Access:
     return line._replace(attempts=(line.attempts[0]._replace(seconds=seconds), *line.attempts[1:]))
 
 
+def test_where_no_new_users_come_no_time_is_promised() -> None:
+    lines, _ = Traffic(300).lines()
+    one = judge(replace_margin(0.02))
+    one.feed(lines)
+    assert one.decide(START, step_of(0.5)).seconds is not None
+    one.feed(lines[-1]._replace(timestamp=lines[-1].timestamp + second) for second in range(1000))
+    decision = one.decide(START, step_of(0.5))
+    assert (decision.action, decision.seconds) == ("hold", None)
+    assert decision.reason == "inconclusive: errors; no new users come"
+
+
 def test_a_share_that_the_front_rounds_is_the_step_s() -> None:
     third = Step(share=1 / 3, users=1)
     one = Judge(WIDE, [third, STEPS[-1]], has)

@@ -144,7 +144,8 @@ class Judge:
             return Decision("promote", "no worse within the margins", None, evidence)
         waits = [comparison.seconds(comparison.metrics[name].more_needed()) for name in missing]
         seconds = None if None in waits else max(wait for wait in waits if wait is not None)
-        return Decision("hold", f"inconclusive: {', '.join(missing)}", seconds, evidence)
+        ended = "; no new users come" if comparison.nobody_new else ""
+        return Decision("hold", f"inconclusive: {', '.join(missing)}{ended}", seconds, evidence)
 
     @staticmethod
     def _too_few(comparison: StepComparison, step: Step) -> str | None:
@@ -154,7 +155,7 @@ class Judge:
     @staticmethod
     def _seconds_to_users(comparison: StepComparison, step: Step) -> float | None:
         users = comparison.users.count(True)
-        if users == 0 or comparison.first is None or comparison.last is None:
+        if users == 0 or comparison.first is None or comparison.last is None or comparison.nobody_new:
             return None
         elapsed = comparison.last - comparison.first
         return elapsed * (step.users / users - 1) if elapsed > 0 else None

@@ -29,6 +29,7 @@ MOST_LATENCIES = 8
 _NO_REFUSAL = {401, 403, 408, 429, 499}
 """Of the client, its rights or its haste."""
 _MISROUTED = 0.01
+_USUAL, _WINDOWS = 20, 5
 _RATIO_LOGS = np.log(RATIO_ODDS)
 
 
@@ -68,6 +69,8 @@ class StepComparison:
         """Users, up to `MOST_MISROUTED`."""
         self.first: float | None = None
         self.last: float | None = None
+        self.newest: float | None = None
+        """First and last request of anyone, and first one of the newest user."""
         margin = settings.error_margin
         self.errors = Errors(level, settings.level, margin)
         self.latency = Latency(level, settings.level, settings.latency) if settings.latency else None
@@ -123,6 +126,7 @@ class StepComparison:
             return False
         if not self.users.sampled(key, candidate):
             return False
+        self.newest = access.timestamp
         if self.users.add(key, candidate):
             self.open = {
                 user: one for user, one in self.open.items() if self.users.sampled(one.key, one.candidate)
@@ -182,11 +186,20 @@ class StepComparison:
         return None
 
     def seconds(self, times: float | None) -> float | None:
-        """How long until `times` as many users more were counted, at the step's traffic so far."""
-        if times is None or self.first is None or self.last is None:
+        """How long until `times` as many users more were counted, at the step's traffic so far; None: not if it ended."""
+        if times is None or self.first is None or self.last is None or self.nobody_new:
             return None
         counted = self.last - self.first - self.settings.user_seconds
         return times * counted if counted > 0 else None
+
+    @property
+    def nobody_new(self) -> bool:
+        """Whether requests go on, and no new user has come for far longer than they used to take."""
+        if self.first is None or self.last is None or self.newest is None:
+            return False
+        users = self.users.count(False) + self.users.count(True)
+        usual = (self.newest - self.first) / max(users, 1)
+        return self.last - self.newest > max(_WINDOWS * self.settings.user_seconds, _USUAL * usual)
 
     def evidence(self) -> dict[str, Any]:
         return {
@@ -208,7 +221,7 @@ class StepComparison:
             "open": {user: asdict(window) for user, window in self.open.items()},
             "ratio": self.ratio.state(),
             "misrouted": packed(self.misrouted),
-            "times": [self.first, self.last],
+            "times": [self.first, self.last, self.newest],
             "metrics": {name: metric.state() for name, metric in self.metrics.items()},
         }
 
@@ -217,6 +230,6 @@ class StepComparison:
         self.open = {user: Window(**window) for user, window in state["open"].items()}
         self.ratio.restore(state["ratio"])
         self.misrouted = unpacked(state["misrouted"])
-        self.first, self.last = state["times"]
+        self.first, self.last, self.newest = state["times"]
         for name, metric in self.metrics.items():
             metric.restore(state["metrics"][name])
