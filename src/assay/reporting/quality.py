@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,8 +10,11 @@ from numpy.typing import NDArray
 from assay.reporting import numbers, parts, samples
 from assay.reporting.parts import MAX_ARMS, Drawn
 from assay.reporting.read import Results
-from assay.reporting.style import INK, MUTED
+from assay.reporting.style import INK, MUTED, ArmStyle
 from assay.reporting.table import Column, Raw, Table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 MAX_CLASSES = 20
 """Classes drawn: those of the largest mean differences; the table has all."""
@@ -114,24 +118,8 @@ def per_class(results: Results) -> Drawn | None:
     figure, axes = parts.figure(height=0.75 + len(rows) * (0.12 + 0.07 * len(drawn)))
     axes.axvline(0, color=INK, linewidth=0.8)
     for place, one in enumerate(drawn):
-        style = styles[one.arm]
         heights = np.arange(len(rows)) + 0.6 * ((place + 0.5) / len(drawn) - 0.5)
-        points = 100 * one.differences[:, rows]
-        for values in parts.spread(list(points), 60):
-            axes.plot(
-                values,
-                heights,
-                linestyle="",
-                marker="|",
-                markersize=4,
-                markeredgewidth=0.8,
-                color=style.colour,
-                alpha=0.5,
-            )
-        axes.plot(
-            points.mean(axis=0), heights, linestyle="", marker=style.marker, markersize=5, color=style.colour,
-            label=parts.short(one.arm),
-        )  # fmt: skip
+        _draw_classes(axes, one.arm, styles[one.arm], 100 * one.differences[:, rows], heights)
     axes.set_yticks(
         range(len(rows)), [parts.literal(parts.short(one.names[row], 18)) for row in rows], color=INK
     )
@@ -145,6 +133,23 @@ def per_class(results: Results) -> Drawn | None:
     caption = "Test examples of each class; large: mean over seeds, upright strokes: each seed. Better is to the right."
     caption += parts.cap(len(found), len(drawn), "arms")
     return figure, caption + parts.cap(len(known), len(rows), "classes, those that differ most")
+
+
+def _draw_classes(
+    axes: "Axes",
+    arm: str,
+    style: ArmStyle,
+    points: NDArray[np.floating[Any]],
+    heights: NDArray[np.floating[Any]],
+) -> None:
+    """points: [seeds, classes]; heights: [classes]."""
+    stroke = {"linestyle": "", "marker": "|", "markersize": 4, "markeredgewidth": 0.8, "alpha": 0.5}
+    for values in parts.spread(list(points), 60):
+        axes.plot(values, heights, color=style.colour, **stroke)  # type: ignore[arg-type]
+    axes.plot(
+        points.mean(axis=0), heights, linestyle="", marker=style.marker, markersize=5, color=style.colour,
+        label=parts.short(arm),
+    )  # fmt: skip
 
 
 def class_table(results: Results) -> Table:

@@ -1,6 +1,7 @@
 """Tuning in the report: what was selected, every trial, and the best score against the budget."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from assay.config.sweep import FOLDER
@@ -29,43 +30,49 @@ def sweep(results: Results) -> Table:
         Column("Best", "number"),
         *(Column(path, "number") for path in paths),
     ]
-    rows, data = [], []
-    for found in results.sweeps:
-        chosen, count = found.trials[found.selected], len(found.trials)
-        stopped = sum(trial.stopped_after is not None for trial in found.trials)
-        failed = sum(trial.score is None for trial in found.trials) - stopped
-        half = [] if stops else [_score(found, found.curve[max(0, count // 2 - 1)].best)]
-        spent = found.epochs_spent
-        rows.append(
-            [
-                found.arm,
-                str(count),
-                str(failed),
-                *([str(stopped)] if stops else []),
-                str(len(found.seeds)),
-                str(found.epochs),
-                NOTHING if spent is None else f"{spent:,}",
-                f"trial {chosen.number}",
-                *half,
-                _score(found, chosen.score),
-                *(_value(chosen, path) for path in paths),
-            ]
-        )
-        line: dict[str, Raw] = {
-            "arm": found.arm,
-            "method": found.method,
-            "metric": found.metric,
-            "trials": count,
-            "failed": failed,
-            "stopped": stopped,
-            "seeds": len(found.seeds),
-            "epochs": found.epochs,
-            "epochs_spent": spent,
-            "selected": chosen.number,
-            "score": chosen.score,
-        }
-        data.append(line | {path: _raw(chosen.point.get(path)) for path in paths})
-    return Table("sweep", "Tuning", columns, rows, data)
+    lines = [_summary(found, paths) for found in results.sweeps]
+    rows = [
+        _summary_row(found, line, paths, stops=stops)
+        for found, line in zip(results.sweeps, lines, strict=True)
+    ]
+    return Table("sweep", "Tuning", columns, rows, lines)
+
+
+def _summary(found: Trials, paths: Sequence[str]) -> dict[str, Raw]:
+    chosen = found.trials[found.selected]
+    stopped = sum(trial.stopped_after is not None for trial in found.trials)
+    line: dict[str, Raw] = {
+        "arm": found.arm,
+        "method": found.method,
+        "metric": found.metric,
+        "trials": len(found.trials),
+        "failed": sum(trial.score is None for trial in found.trials) - stopped,
+        "stopped": stopped,
+        "seeds": len(found.seeds),
+        "epochs": found.epochs,
+        "epochs_spent": found.epochs_spent,
+        "selected": chosen.number,
+        "score": chosen.score,
+    }
+    return line | {path: _raw(chosen.point.get(path)) for path in paths}
+
+
+def _summary_row(found: Trials, line: dict[str, Raw], paths: Sequence[str], *, stops: bool) -> list[str]:
+    """stops: whether any sweep stops trials early."""
+    chosen, count, spent = found.trials[found.selected], len(found.trials), found.epochs_spent
+    return [
+        found.arm,
+        str(count),
+        str(line["failed"]),
+        *([str(line["stopped"])] if stops else []),
+        str(len(found.seeds)),
+        str(found.epochs),
+        NOTHING if spent is None else f"{spent:,}",
+        f"trial {chosen.number}",
+        *([] if stops else [_score(found, found.curve[max(0, count // 2 - 1)].best)]),
+        _score(found, chosen.score),
+        *(_value(chosen, path) for path in paths),
+    ]
 
 
 def trials(results: Results) -> Table:
@@ -81,15 +88,7 @@ def trials(results: Results) -> Table:
     rows, data = [], []
     for found in results.sweeps:
         sign = -1 if found.metric == "validation_accuracy" else 1
-        for trial in sorted(
-            found.trials,
-            key=lambda one: (
-                one.score is None,
-                -(one.stopped_after or 0),
-                sign * (_last(one) or 0),
-                one.number,
-            ),
-        ):
+        for trial in sorted(found.trials, key=partial(_place, sign)):
             ends = {run.outcome: run.message for run in trial.runs}
             failures = [one for one in ends if one not in ("completed", "pruned")]
             outcome = (failures or ["pruned" if "pruned" in ends else "completed"])[0]
@@ -114,6 +113,11 @@ def trials(results: Results) -> Table:
                 line | {one: _raw(trial.point.get(one)) for one in paths} | {"message": note, "records": path}
             )
     return Table("trials", "Trials of the tuning", columns, rows, data)
+
+
+def _place(sign: int, trial: Trial) -> tuple[bool, int, float, int]:
+    """By which trials are sorted. sign: -1 where a higher score is better."""
+    return trial.score is None, -(trial.stopped_after or 0), sign * (_last(trial) or 0), trial.number
 
 
 def _last(trial: Trial) -> float | None:

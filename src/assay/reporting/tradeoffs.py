@@ -1,13 +1,17 @@
 """Figures of what an arm is worth against what it costs, with the arms that no other beats in both."""
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from assay.comparison.model import ArmSummary
 from assay.reporting import parts, samples
 from assay.reporting.parts import MAX_ARMS, Drawn
 from assay.reporting.read import Results
 from assay.reporting.samples import Spread
-from assay.reporting.style import MUTED
+from assay.reporting.style import MUTED, ArmStyle
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 WORTH = ("accuracy", "macro_f1")
 
@@ -50,6 +54,18 @@ def pareto(points: Sequence[tuple[str, float, float]]) -> list[str]:
     return [name for _, name in sorted(front)]
 
 
+def _draw_arm(axes: "Axes", style: ArmStyle, arm: str, cost: Spread, gain: ArmSummary, height: float) -> None:
+    """A marker with both of its intervals. height: in percent."""
+    low, high = (None, None) if gain.interval is None else (gain.interval.low, gain.interval.high)
+    if low is not None and high is not None:
+        axes.plot([cost.centre] * 2, [100 * low, 100 * high], color=style.colour, linewidth=1.4)
+    axes.plot([cost.low, cost.high], [height] * 2, color=style.colour, linewidth=1.4)
+    axes.plot(
+        [cost.centre], [height], linestyle="", marker=style.marker, markersize=7,
+        color=style.colour, label=parts.short(arm),
+    )  # fmt: skip
+
+
 def _against(
     results: Results, costs: Mapping[str, Spread | None], label: str, replicate: str
 ) -> Drawn | None:
@@ -74,16 +90,8 @@ def _against(
         linestyle=(0, (2, 2)),
         zorder=1,
     )
-    for arm, cost, gain, height in drawn[: 2 * MAX_ARMS]:
-        style = styles[arm]
-        low, high = (None, None) if gain.interval is None else (gain.interval.low, gain.interval.high)
-        if low is not None and high is not None:
-            axes.plot([cost.centre] * 2, [100 * low, 100 * high], color=style.colour, linewidth=1.4)
-        axes.plot([cost.low, cost.high], [height] * 2, color=style.colour, linewidth=1.4)
-        axes.plot(
-            [cost.centre], [height], linestyle="", marker=style.marker, markersize=7,
-            color=style.colour, label=parts.short(arm),
-        )  # fmt: skip
+    for point in drawn[: 2 * MAX_ARMS]:
+        _draw_arm(axes, styles[point[0]], *point)
     parts.log_axis(axes, "x", [end for _, cost, _, _ in drawn for end in (cost.low, cost.high)])
     axes.margins(0.16, 0.2)
     axes.set_xlabel(label)
