@@ -218,7 +218,7 @@ def bodies(kind: str) -> tuple[bytes, bytes, NDArray[np.float32]]:
 def peer(environment: Path | None, module: str) -> tuple[Path | None, str]:
     """The Python that has a server that Assay is compared with; or None, and why it is left out."""
     if environment is None:
-        return None, f"no --{module} ENVIRONMENT"
+        return None, "name its environment: --peers ENVIRONMENT"
     python = environment / "bin" / "python"
     if not python.exists():
         return None, f"{environment} is no environment"

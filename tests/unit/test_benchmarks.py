@@ -139,3 +139,81 @@ def test_a_vectorised_training_is_that_of_the_loops_up_to_rounding(monkeypatch):
     assert not torch.allclose(value[1], dict(loops[1].named_parameters())[name], rtol=1e-4), (
         "the check can fail"
     )
+
+
+WRK = """Running 1s test @ http://127.0.0.1:1/predict
+  Latency Distribution
+     50%    1.10ms
+     99%  {tail}
+  100 requests in 1.00s, 1.00MB read
+{more}Requests/sec:   1234.56
+"""
+
+
+def test_a_load_is_read_and_one_with_failed_requests_is_refused(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import serving
+
+    for tail, milliseconds in (("812.00us", 0.812), ("3.50ms", 3.5), ("1.20s", 1200.0)):
+        assert serving.read_wrk(WRK.format(tail=tail, more=""), "x") == serving.Load(1234.56, milliseconds)
+    for more in (
+        "  Non-2xx or 3xx responses: 3\n",
+        "  Socket errors: connect 0, read 1, write 0, timeout 0\n",
+    ):
+        with pytest.raises(SystemExit, match="requests failed"):
+            serving.read_wrk(WRK.format(tail="1.00ms", more=more), "x")
+    with pytest.raises(SystemExit, match="no request"):
+        serving.read_wrk("", "x")
+
+
+def test_ratios_are_those_of_one_round_and_aims_can_be_missed(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import serving
+
+    results = {
+        (name, connections): [serving.Load(rate * step, 1.0) for step in (1, 2, 4)]
+        for name, rate in ((serving.BARE, 100.0), (serving.ASSAY, 95.0), ("LitServe", 30.0))
+        for connections in serving.CONNECTIONS
+    }
+    assert serving.ratios(results, serving.ASSAY, serving.BARE, 8) == [0.95] * 3
+    assert serving.ratios(results, serving.ASSAY, "BentoML", 8) is None
+    text = "\n".join(serving.lines("cnn", results, [1000.0]))
+    assert (
+        "Assay to Starlette + orjson, 8 connections, requests/s: 0.95 (0.95 to 0.95); aim at least 0.9: reached"
+        in text
+    )
+    assert "Assay to LitServe, 8 connections, requests/s: 3.17 (3.17 to 3.17); aim at least 4: missed" in text
+    assert "BentoML" not in text
+
+
+def test_a_server_with_another_network_or_without_a_package_is_not_compared(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import serving
+    from serving import servers
+
+    target = serving.Target("x", 1, b"", {})
+    monkeypatch.setattr(serving.Target, "ask", lambda _: np.zeros(10, np.float32))
+    servers.until_it_answers(target, np.zeros(10, np.float32))
+    with pytest.raises(ValueError, match="another network"):
+        servers.until_it_answers(target, np.ones(10, np.float32))
+    assert servers.peer(None, "litserve") == (None, "name its environment: --peers ENVIRONMENT")
+    assert "is no environment" in servers.peer(tmp_path, "litserve")[1]
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python").symlink_to(sys.executable)
+    assert "cannot import it" in servers.peer(tmp_path, "no_such_server")[1]
+
+
+@pytest.mark.parametrize("kind", ["cnn", "mlp"])
+def test_a_bundle_for_the_comparison_is_whole_and_the_same_network(kind, monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import serving
+
+    from assay.release.bundle.read import read
+    from assay.release.server.model import load_model
+
+    model = load_model(read(serving.networks.bundle(kind, tmp_path / kind)))
+    _, raw, expected = serving.servers.bodies(kind)
+    samples = np.frombuffer(raw, "<f4").reshape(1, *serving.networks.KINDS[kind][0])
+    assert np.abs(model.scores(samples)[0] - expected).max() < 1e-5
+    parameters = sum(p.numel() for p in serving.networks.Served(kind).parameters())
+    assert parameters == {"cnn": 94_762, "mlp": 4_810}[kind]

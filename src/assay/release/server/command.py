@@ -4,6 +4,8 @@ import argparse
 import os
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from assay.release.layout import Layout
 from assay.release.schema import Batching, Limits, Serving
 from assay.release.server.settings import Settings
@@ -88,7 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
         folder.absolute(),
         settings,
         arguments.address,
-        arguments.port if arguments.port is not None else None,
+        arguments.port,
         _say,
     )
     host = f"[{arguments.address}]" if ":" in arguments.address else arguments.address
@@ -124,7 +126,7 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
         }
     serving = _changed(serving, arguments)
     return Settings(
-        bundle=arguments.bundle.absolute(),
+        bundle=arguments.bundle.resolve(),
         role=arguments.role,
         serving=serving,
         cpus=cpus_of(serving, arguments.role),
@@ -141,9 +143,17 @@ def _changed(serving: Serving, arguments: argparse.Namespace) -> Serving:
             (content[group] if group else content)[name] = value
     try:
         return Serving.model_validate(content)
-    except ValueError as error:
-        lines = [line for line in str(error).splitlines()[1:] if not line.startswith("    For")]
-        raise ValueError("assay release serve: " + "\n".join(lines)) from None
+    except ValidationError as error:
+        flags = {
+            ".".join(place).lstrip("."): flag
+            for flag in _OPTIONS
+            for place in [_PLACES.get(flag, ("", flag))]
+        }
+        problems = [
+            f"--{flags['.'.join(map(str, one['loc']))]} {one['input']}: {one['msg'].replace('Input should', 'it should')}"
+            for one in error.errors()
+        ]
+        raise ValueError("assay release serve: " + "; ".join(problems)) from None
 
 
 def cpus_of(serving: Serving, role: str) -> list[int] | None:

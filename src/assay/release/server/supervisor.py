@@ -6,7 +6,6 @@ is so is written to one. Groups outlive the supervisor: one that comes anew has 
 """
 
 import fcntl
-import os
 import signal
 import socket
 import subprocess
@@ -22,6 +21,8 @@ from assay.release.server.groups import Group, numbers, open_group, remove_ended
 from assay.release.server.handover import take
 from assay.release.server.settings import Settings
 
+PORT = 8000
+"""Where nothing else is said."""
 TICK_SECONDS = 0.05
 _SWITCH_SECONDS = 30.0
 _LONGEST_PAUSE = 30.0
@@ -36,8 +37,13 @@ class Supervisor:
     ) -> None:
         self._folder, self._settings, self._say = folder, settings, say
         self._groups = folder / "groups"
-        self._groups.mkdir(parents=True, exist_ok=True)
-        self._lock = (folder / "lock").open("w")
+        try:
+            self._groups.mkdir(parents=True, exist_ok=True)
+            self._lock = (folder / "lock").open("w")
+        except OSError as error:
+            raise ValueError(
+                f"{folder}: cannot be written: {error.strerror}; name another --folder"
+            ) from None
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -55,7 +61,7 @@ class Supervisor:
         self._switched: float | None = None
         self._pause, self._again = 1.0, 0.0
         before = read_file(folder / "service.json", Service)
-        self._listener = self._adopt(before, address, port) or _bound(address, port or 0)
+        self._listener = self._adopt(before, address, port) or _bound(address, PORT if port is None else port)
         host, found = self._listener.getsockname()[:2]
         wanted = read_file(folder / "wanted.json", Wanted)
         self._number = wanted.number if wanted is not None else 0
@@ -308,7 +314,7 @@ def _bound(address: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise ValueError(
-            f"assay release serve: cannot listen on {address} port {port}: {os.strerror(error.errno or 0)}; "
+            f"assay release serve: cannot listen on {address} port {port}: {error.strerror}; "
             "write another --port (0: any that is free) or --address"
         ) from None
     return listener

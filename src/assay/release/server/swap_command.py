@@ -28,7 +28,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Raises: ValueError telling what is wrong."""
     folder = arguments.folder.absolute()
-    bundle = None if arguments.bundle is None else arguments.bundle.absolute()
+    bundle = None if arguments.bundle is None else arguments.bundle.resolve()
     if bundle is not None and not (bundle / "bundle.json").is_file():
         raise ValueError(
             f"assay release swap: {arguments.bundle}: no bundle; make one: assay release bundle …"
