@@ -3,11 +3,14 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import sysconfig
 import time
 import urllib.error
 import urllib.request
+import venv
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,8 +19,11 @@ import pytest
 from keptalive import Traffic
 
 from assay.release.bundle.read import read
+from assay.release.environments.place import Place
+from assay.release.environments.prepare import Environment
 from assay.release.server.files import Process, Service, read_file
-from assay.release.server.groups import Group, open_group
+from assay.release.server.groups import Group, open_group, start
+from assay.release.server.settings import Settings
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "release"))
 from made_bundle import made_bundle, made_results
@@ -266,3 +272,28 @@ def test_what_workers_count_is_summed_and_written_down(served: Served) -> None:
         "lines are counted",
     )
     assert len({line["request_id"] for line in written()}) == traffic.count
+
+
+def test_a_version_runs_in_its_environment_with_the_code_of_its_bundle(
+    bundles: tuple[Path, Path], tmp_path: Path
+) -> None:
+    place = Place(tmp_path / "environments", "serve-made-by-hand")
+    venv.create(place.folder, symlinks=True)
+    packages = next((place.folder / "lib").glob("python*/site-packages"))
+    (packages / "these.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    settings = Settings(bundle=bundles[0], predictions=tmp_path / "predictions")
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        group = start(tmp_path / "groups", 1, settings, listener, Environment("venv", place.name, place))
+        try:
+            eventually(lambda: group.whole or group.refusal(), "it is ready")
+            assert group.refusal() is None
+            environment = Path(f"/proc/{group.workers[0].process.pid}/environ").read_bytes().split(b"\0")
+            assert f"PYTHONPATH={bundles[0] / 'code'}".encode() in environment
+            assert not group.accepting, "its gate is closed"
+            group.begin_ending()
+            eventually(lambda: group.ended(patience=0), "it ends")
+        finally:
+            for process in group.files.processes():
+                os.kill(process.pid, signal.SIGKILL)

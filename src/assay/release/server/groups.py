@@ -6,12 +6,12 @@ import signal
 import socket
 import subprocess
 import time
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import assay
-from assay.release.environments.prepare import prepare
+from assay.release.environments.prepare import Environment
 from assay.release.server.files import GroupFiles, Process, Worker, process_of, read_file, write_file
 from assay.release.server.group import HUNG_SECONDS
 from assay.release.server.settings import Settings
@@ -33,6 +33,8 @@ class Group:
     ending: float | None = None
     asked: float | None = None
     """When its processes were asked to end."""
+    child: subprocess.Popen[bytes] | None = None
+    """Its first process, where it is this one's child."""
 
     @property
     def workers(self) -> list[Worker]:
@@ -40,7 +42,7 @@ class Group:
 
     @property
     def alive(self) -> bool:
-        return bool(self.files.processes())
+        return bool(self.files.processes()) or (self.child is not None and self.child.poll() is None)
 
     @property
     def led(self) -> bool:
@@ -63,7 +65,7 @@ class Group:
         reasons = [worker.reason for worker in found if worker is not None and worker.state == "refused"]
         if reasons:
             return reasons[0]
-        if time.monotonic() - self.since > 2 and not self.alive:
+        if not self.alive:
             return f"its processes ended; what they printed is in {self.files.output}"
         if time.monotonic() - self.since > HUNG_SECONDS:
             return f"it was not ready within {HUNG_SECONDS} s; what it printed is in {self.files.output}"
@@ -75,9 +77,11 @@ class Group:
 
     def ended(self, *, patience: float) -> bool:
         """To be called until it is true: asks its processes to end once no connection is left, or after `patience` seconds."""
-        processes = self.files.processes()
-        if not processes:
+        if not self.alive:
             return True
+        processes = self.files.processes()
+        if not processes and self.child is not None:
+            processes = [process_of(self.child.pid)]  # it has not come to write its number down
         assert self.ending is not None
         now = time.monotonic()
         # What is seen is up to a second old.
@@ -101,9 +105,9 @@ def send(processes: list[Process], number: signal.Signals) -> None:
 
 
 def start(
-    folder: Path, number: int, settings: Settings, listener: socket.socket
-) -> tuple[Group, subprocess.Popen[bytes]]:
-    """A group with its gate closed, in a session of its own: it outlives who started it."""
+    folder: Path, number: int, settings: Settings, listener: socket.socket, environment: Environment
+) -> Group:
+    """A group with its gate closed, in a session of its own: it outlives who started it. Raises: OSError, ValueError."""
     files = GroupFiles(folder / str(number))
     shutil.rmtree(files.folder, ignore_errors=True)
     files.workers.mkdir(parents=True)
@@ -113,17 +117,13 @@ def start(
         filter(None, [str(Path(assay.__file__).parents[1]), os.environ.get("PYTHONPATH")])
     )
     descriptor = listener.fileno()
-    environment = prepare(settings.serving.environment, settings.bundle)
-    words, variables = environment.command(
-        settings.bundle,
-        ["-m", "assay.release.server.group", str(files.folder), str(descriptor)],
-        os.environ | {"PYTHONPATH": paths, "PYTHONUNBUFFERED": "1"},
-        [folder, *_files_of(settings)],
-    )
+    words = ["-m", "assay.release.server.group", str(files.folder), str(descriptor)]
+    variables = os.environ | {"PYTHONPATH": paths, "PYTHONUNBUFFERED": "1"}
+    command, variables = environment.command(settings.bundle, words, variables, _seen(folder, settings))
     leased = [] if environment.lease is None else [environment.lease]
-    with closing(environment), files.output.open("ab") as output:
-        process = subprocess.Popen(
-            words,
+    with files.output.open("ab") as output:
+        child = subprocess.Popen(
+            command,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -131,22 +131,22 @@ def start(
             start_new_session=True,
             env=variables,
         )
-    write_file(files.group, process_of(process.pid))
-    return Group(number, files, settings), process
+    if environment.kind != "apptainer":  # there it is the number of apptainer, not of gunicorn
+        write_file(files.group, process_of(child.pid))
+    return Group(number, files, settings, child=child)
 
 
-def _files_of(settings: Settings) -> list[Path]:
-    """What a version must see of the host, beside its own folder."""
-    serving = settings.serving
-    named = [
-        *(settings.salt, settings.shared, settings.predictions, settings.copies),
-        *(
-            None if serving.jwt is None else serving.jwt.jwks,
-            None if serving.signatures is None else serving.signatures.secrets,
-        ),
-    ]
-    # Files are replaced by others of the same name, so their folder is what must be seen.
-    return [Path(path).absolute().parent for path in named if path is not None]
+def _seen(folder: Path, settings: Settings) -> list[Path]:
+    """Folders that an image must show: those that a version's processes write to and read from."""
+    places = [settings.predictions, settings.shared]
+    for place in (folder, *places):
+        if place is not None:
+            place.mkdir(parents=True, exist_ok=True)
+    files = [settings.salt, settings.copies]
+    jwt, signatures = settings.serving.jwt, settings.serving.signatures
+    sources = [jwt.jwks if jwt else "", signatures.secrets if signatures else ""]
+    files += [Path(source).absolute() for source in sources if source and not source.startswith("env:")]
+    return [folder, *filter(None, places), *(file.parent for file in files if file is not None)]
 
 
 def open_group(folder: Path) -> Group | None:

@@ -8,13 +8,14 @@ is so is written to one. Groups outlive the supervisor: one that comes anew has 
 import fcntl
 import signal
 import socket
-import subprocess
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
 from assay.clock import now
+from assay.release.environments.prepare import Environment, prepare
 from assay.release.server.files import Service, Swap, Wanted, read_file, this_process, write_file
 from assay.release.server.group import BACKLOG
 from assay.release.server.groups import Group, numbers, open_group, remove_ended, start
@@ -52,7 +53,8 @@ class Supervisor:
                 "to change its version: assay release swap BUNDLE --folder FOLDER; or name another --folder"
             ) from None
         self._ended = False
-        self._children: list[subprocess.Popen[bytes]] = []
+        self._preparing: threading.Thread | None = None
+        self._prepared: Environment | Exception | None = None
         self._ending: list[Group] = []
         self._active: Group | None = None
         self._standby: Group | None = None
@@ -122,12 +124,12 @@ class Supervisor:
         else:
             self._say(f"version of group {self._active.number} runs still; taken over")
         while not self._ended:
-            self._children = [child for child in self._children if child.poll() is None]
             self._take_order()
+            self._begin_when_prepared()
             self._follow()
             self._keep()
             self._end_groups()
-            if self._active is None and self._next is None and not self._again:
+            if self._active is None and not self._busy and not self._again:
                 return 1
             time.sleep(TICK_SECONDS)
         self._stop()
@@ -138,7 +140,7 @@ class Supervisor:
 
     def _take_order(self) -> None:
         wanted = read_file(self._folder / "wanted.json", Wanted)
-        if wanted is None or wanted.number <= self._number or self._next is not None:
+        if wanted is None or wanted.number <= self._number or self._busy:
             return
         self._number = wanted.number
         match wanted.action:
@@ -155,19 +157,51 @@ class Supervisor:
                     self._retire()
                     self._note(_done(swap, None))
 
+    @property
+    def _busy(self) -> bool:
+        """Whether a version is on its way."""
+        return self._next is not None or self._preparing is not None
+
     def _begin(self, action: str, settings: Settings, wanted: Wanted | None = None) -> None:
-        """Start a group beside what runs."""
-        swap = _swap(0 if wanted is None else wanted.number, action, str(settings.bundle))
-        remove_ended(self._groups)
-        try:
-            number = max(numbers(self._groups), default=0) + 1
-            group, child = start(self._groups, number, settings, self._listener)
-        except (OSError, ValueError) as error:
-            self._note(_failed(swap, str(error)))
+        """Prepare the environment of a group that is to stand beside what runs: that can take minutes."""
+        self._wanted_settings, self._prepared = settings, None
+        self._note(_swap(0 if wanted is None else wanted.number, action, str(settings.bundle)))
+
+        def make() -> None:
+            try:
+                self._prepared = prepare(settings.serving.environment, settings.bundle)
+            except (OSError, ValueError) as error:
+                self._prepared = error
+
+        # A daemon: whoever ends the supervisor does not wait for it.
+        self._preparing = threading.Thread(target=make, daemon=True)
+        self._preparing.start()
+
+    def _begin_when_prepared(self) -> None:
+        """Start the group."""
+        if self._preparing is None or self._preparing.is_alive():
             return
-        self._children.append(child)
-        self._next, self._switched = group, None
-        self._note(swap.model_copy(update={"group": number}))
+        assert self._swap is not None and self._prepared is not None
+        environment, self._preparing = self._prepared, None
+        try:
+            if isinstance(environment, Exception):
+                raise environment
+            remove_ended(self._groups)
+            number = max(numbers(self._groups), default=0) + 1
+            self._next = start(self._groups, number, self._wanted_settings, self._listener, environment)
+            environment.close()
+        except (OSError, ValueError) as error:
+            self._fail_again_later(self._swap)
+            self._note(_failed(self._swap, str(error)))
+            return
+        self._switched = None
+        self._note(self._swap.model_copy(update={"group": number}))
+
+    def _fail_again_later(self, swap: Swap) -> None:
+        """What answered and has to be started again is tried after a while."""
+        if swap.action == "restart":
+            self._again = time.monotonic() + self._pause
+            self._pause = min(2 * self._pause, _LONGEST_PAUSE)
 
     def _back(self, wanted: Wanted) -> None:
         """The version that is warm takes over at once."""
@@ -235,14 +269,12 @@ class Supervisor:
         else:
             group.begin_ending()
             self._ending.append(group)
-        if swap.action == "restart":
-            self._again = time.monotonic() + self._pause
-            self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+        self._fail_again_later(swap)
         self._note(_failed(swap, reason))
 
     def _keep(self) -> None:
         """A version whose master or last worker died is started again; workers that are left answer until then."""
-        if self._active is None or self._next is not None or time.monotonic() < self._again:
+        if self._active is None or self._busy or time.monotonic() < self._again:
             return
         if not self._active.led:
             self._say(f"group {self._active.number} has lost its master; starting it again")
@@ -269,7 +301,6 @@ class Supervisor:
         while self._ending:
             patience = min(limits.timeout_seconds, self._settings.drain_seconds)
             self._ending = [group for group in self._ending if not group.ended(patience=patience)]
-            self._children = [child for child in self._children if child.poll() is None]
             time.sleep(TICK_SECONDS)
         (self._folder / "service.json").unlink(missing_ok=True)
 

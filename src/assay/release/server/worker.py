@@ -1,6 +1,7 @@
 """A worker: it loads its version, warms it, holds it against the golden outputs, and only then listens, when it is told to."""
 
 import asyncio
+import logging
 import os
 import socket
 import sys
@@ -16,6 +17,7 @@ from assay.release.server.files import GroupFiles, Worker, this_process, write_q
 from assay.release.server.group import BACKLOG, Group, cores_of
 from assay.release.server.handover import give, offer
 
+logger = logging.getLogger("uvicorn.error")
 _RETRY_SECONDS = 2.0
 _NEVER, _AGAIN = 3, 1
 """Exit codes of a worker that cannot load: gunicorn ends with the first, and starts another after the second."""
@@ -79,6 +81,8 @@ class GatedServer(Server):
         super().__init__(config)
         self._files, self._status, self._application = files, status, application
         self._listeners: list[socket.socket] = []
+        self._accepting = False
+        self._joining: set[asyncio.Task[Any]] = set()
         self.servers: list[asyncio.base_events.Server] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -94,34 +98,57 @@ class GatedServer(Server):
         asyncio.get_running_loop().add_reader(handing.fileno(), give, handing, sockets[0])
         self.started = True
         self._application.closing = True
-        await self._follow_gate()
+        self._follow_gate()
         self._say()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._accepting = False
+        for listener in self._listeners:
+            asyncio.get_running_loop().remove_reader(listener.fileno())
+        await super().shutdown(sockets)
 
     async def on_tick(self, counter: int) -> bool:
         self._application.metrics.flush()
-        if await self._follow_gate() or (self._application.closing and counter % 10 == 0):
+        if self._follow_gate() or (self._application.closing and counter % 10 == 0):
             self._say()
         return await super().on_tick(counter)
 
-    async def _follow_gate(self) -> bool:
+    def _follow_gate(self) -> bool:
         """Whether anything changed."""
         accept = self._files.gate == "open"
-        if accept == bool(self.servers):
+        if accept == self._accepting:
             return False
-        if accept:
-            self._application.closing = False
-            for listener in self._listeners:
-                # A copy: closing it leaves the group's own open.
-                copy = socket.socket(fileno=os.dup(listener.fileno()))
-                loop = asyncio.get_running_loop()
-                self.servers.append(await loop.create_server(self._protocol, sock=copy, backlog=BACKLOG))
-        else:
-            self._application.closing = True
-            for server in self.servers:
-                server.close()
-            self.servers = []
+        self._accepting = accept
+        self._application.closing = not accept
+        for listener in self._listeners:
+            if accept:
+                self._listen(listener)
+            else:
+                asyncio.get_running_loop().remove_reader(listener.fileno())
         return True
 
+    def _listen(self, listener: socket.socket) -> None:
+        if self._accepting:
+            asyncio.get_running_loop().add_reader(listener.fileno(), self._accept, listener)
+
+    def _accept(self, listener: socket.socket) -> None:
+        """One connection at a time: a server that takes all that wait leaves the other workers few."""
+        loop = asyncio.get_running_loop()
+        try:
+            connection, _ = listener.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return
+        except OSError as error:  # no descriptors, no memory: later there may be
+            logger.error("no connection could be accepted: %s", error)
+            loop.remove_reader(listener.fileno())
+            loop.call_later(_RETRY_SECONDS, self._listen, listener)
+            return
+        connection.setblocking(False)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        task = loop.create_task(loop.connect_accepted_socket(self._protocol, connection))
+        self._joining.add(task)
+        task.add_done_callback(self._joining.discard)
+
     def _say(self) -> None:
-        said = {"accepting": bool(self.servers), "connections": len(self.server_state.connections)}
+        said = {"accepting": self._accepting, "connections": len(self.server_state.connections)}
         write_quickly(self._files.worker(os.getpid()), self._status.model_copy(update=said))
