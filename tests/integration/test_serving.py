@@ -186,13 +186,14 @@ def spoil(bundle: Path, folder: Path) -> Path:
 def test_a_killed_worker_costs_its_own_requests_and_is_replaced(served: Served) -> None:
     with Traffic(served.port, BODY) as traffic:
         traffic.more()
-        victim = served.active.workers[0].process.pid
-        os.kill(victim, signal.SIGKILL)
+        victim = served.active.workers[0].process
+        os.kill(victim.pid, signal.SIGKILL)
+        eventually(lambda: not victim.alive, "it dies")
         eventually(lambda: served.active.whole and served.active.accepting == 2, "it is replaced")
         traffic.more()
         worst = len(traffic.failed)
     assert worst <= traffic.connections, traffic.failed
-    assert victim not in [worker.process.pid for worker in served.active.workers]
+    assert victim not in [worker.process for worker in served.active.workers]
 
 
 def test_without_its_master_a_version_answers_until_it_has_another(served: Served) -> None:

@@ -306,12 +306,14 @@ class Supervisor:
 
     def _note(self, swap: Swap) -> None:
         """Write down and print how an order stands."""
+        told = self._swap is not None and (self._swap.began, self._swap.state) == (swap.began, swap.state)
         self._swap = swap
         others = [one for one in self._service.swaps if one.began != swap.began]
         self._service = self._service.model_copy(update={"swaps": [*others, swap][-_KEPT_SWAPS:]})
         self._write()
         why = f": {swap.reason}" if swap.reason else ""
-        self._say(f"{swap.action} {swap.bundle or ''}: {swap.state}{why}".replace(" :", ":"))
+        if not told:
+            self._say(f"{swap.action} {swap.bundle or ''}: {swap.state}{why}".replace(" :", ":"))
 
     def _write(self) -> None:
         found = {
