@@ -3,6 +3,7 @@
 import asyncio
 import hmac
 import os
+import re
 import time
 import uuid
 from collections.abc import Awaitable, Callable
@@ -39,6 +40,10 @@ _KEPT_BACK = frozenset(
     b"x-content-type-options x-frame-options referrer-policy strict-transport-security".split()
 )
 """Of a version's headers likewise; and all that begin with `x-accel-`."""
+
+_VALUE = re.compile(rb"[^\x00-\x08\x0a-\x1f\x7f]*")
+_QUERY = re.compile(rb"[\x21-\x7e]{0,16384}")
+"""What can be sent on. A request that cannot would seem to be a version's failure."""
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -105,6 +110,7 @@ class Application:
         assert scope["type"] == "http", "lifespan is off"
         held, halted = self._active.now()
         request = Request(held, halted)
+        scope["headers"] = [(name, value.strip(b" \t")) for name, value in scope["headers"]]
         if scope["path"] == "/predict":
             await self._predict(request, scope, receive, send)
         elif scope["path"] == "/_assay/front" and _opened(scope, held.token):
@@ -132,6 +138,8 @@ class Application:
         held = request.held
         if held.per_address and not self._rates.take(str((scope.get("client") or [""])[0]), held.per_address):
             raise Refused(429)
+        if not _can_be_sent(scope):
+            raise Refused(400)
         body = await _body(scope, receive, held)
         authorization = [value for name, value in scope["headers"] if name == b"authorization"]
         if held.identity is not None and len(authorization) == 1:
@@ -182,6 +190,9 @@ class Application:
     async def _plain(self, request: Request, scope: Scope, send: Send) -> None:
         """What a version says of itself comes from the stable one, as no user's request."""
         held = request.held
+        if not _can_be_sent(scope):
+            await _refuse(send, request, 400)
+            return
         asked = Upstream(held.stable, "GET", scope["path"].encode(), _forwarded(scope, request), b"")
         try:
             await _answer(send, request, *await self._versions.ask(asked, held.timeout_seconds / 2))
@@ -197,6 +208,12 @@ def application() -> Application:
 def _opened(scope: Scope, token: str) -> bool:
     given = [value for name, value in scope["headers"] if name == b"x-assay-front"]
     return len(given) == 1 and hmac.compare_digest(given[0], token.encode())
+
+
+def _can_be_sent(scope: Scope) -> bool:
+    return _QUERY.fullmatch(scope["query_string"]) is not None and all(
+        _VALUE.fullmatch(value) for _, value in scope["headers"]
+    )
 
 
 def _forwarded(scope: Scope, request: Request) -> Headers:
