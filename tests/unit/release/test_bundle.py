@@ -24,7 +24,7 @@ from assay.data.store import open_store
 from assay.models.build import build
 from assay.records import sha256_file
 from assay.release.bundle.choose import median_seed
-from assay.release.bundle.golden import tolerance
+from assay.release.bundle.golden import golden_of, tolerance
 from assay.release.bundle.manifest import MANIFEST, Preprocessing, problem_of, version_of
 from assay.release.bundle.network import Network
 from assay.release.bundle.read import BundleError, read
@@ -243,7 +243,7 @@ def test_what_is_added_or_linked_is_refused(copy: Path, tmp_path: Path) -> None:
     ],
 )
 def test_paths_that_lead_elsewhere_are_refused(copy: Path, place: str) -> None:
-    assert problem_of(place)
+    assert problem_of(place) and problem_of("code/modules/größe.py") is None
     rewritten(copy, lambda content: content["files"].update({place: "0" * 64}))
     with pytest.raises(BundleError, match=r"bundle\.json: files"):
         read(copy)
@@ -297,6 +297,40 @@ def test_weights_or_images_of_another_shape_are_refused(copy: Path) -> None:
     )
     with pytest.raises(BundleError, match="is not a whole safetensors file"):
         read(copy).golden()
+
+
+def test_a_model_that_is_not_the_same_twice_is_refused() -> None:
+    network = Network(
+        torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2), _Noise()),
+        Preprocessing(mean=[0.5], std=[0.5], image_size=None),
+        Execution(),
+    )
+    with pytest.raises(ValueError, match="does not give the same image the same scores"):
+        golden_of(network, np.zeros((4, 2, 2, 1), np.uint8))
+    network.model[2] = torch.nn.Identity()
+    golden, tensors = golden_of(network, np.zeros((4, 2, 2, 1), np.uint8))
+    assert golden.reference == "float64" and tensors["outputs"].shape == (4, 2)
+    network.model[1].weight.data[0, 0] = float("nan")
+    with pytest.raises(ValueError, match="are not finite"):
+        golden_of(network, np.zeros((4, 2, 2, 1), np.uint8))
+
+
+class _Noise(torch.nn.Module):
+    def forward(self, scores: torch.Tensor) -> torch.Tensor:
+        return scores + torch.rand_like(scores)
+
+
+def test_two_that_bundle_at_once_leave_one_whole(results: Path, tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from assay.release.bundle.make import Asked, make\n"
+        "print(make(Asked(results=Path(sys.argv[1]), arm='mlp'), Path(sys.argv[2])).version)"
+    )
+    command = [sys.executable, "-P", "-c", script, str(results), str(tmp_path / "bundle")]
+    variables = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    both = [subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = {maker.communicate()[0].strip() for maker in both}
+    assert said == {read(tmp_path / "bundle").manifest.version}
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
 def test_the_reference_is_that_of_the_training_images(results: Path, bundle: Path) -> None:

@@ -79,7 +79,10 @@ def test_what_nothing_refers_to_goes_whole(releases: Path) -> None:
 
 def test_an_unfinished_one_goes_too(releases: Path) -> None:
     (releases / "environments" / NAME / "bin").mkdir(parents=True)
-    assert pruned(releases) == ([NAME], {})
+    (releases / "environments" / f".{OTHER}.killed" / "bin").mkdir(parents=True)
+    (releases / "environments" / ".mine.x").mkdir()
+    assert pruned(releases) == ([NAME, OTHER], {})
+    assert [path.name for path in (releases / "environments").iterdir()] == [".mine.x"]
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """A bundle's folder, written whole or not at all."""
 
+import errno
 import os
 import shutil
 import tempfile
@@ -60,12 +61,13 @@ def replace(work: Path, output: Path) -> None:
             work.rename(output)
             sync(output.parent)
             return
-        except (FileNotFoundError, OSError) as error:
-            if not work.exists() or (isinstance(error, OSError) and isinstance(error, PermissionError)):
+        except OSError as error:
+            # Somebody else put theirs there, or took it away, in between.
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT):
                 raise
         finally:
             shutil.rmtree(old, ignore_errors=True)
-    raise OSError(None, "others write there all the time")
+    raise OSError(errno.EBUSY, "others write there all the time")
 
 
 def sync(folder: Path) -> None:

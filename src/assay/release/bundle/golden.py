@@ -25,6 +25,8 @@ FACTOR = 10
 """Of the measured deviation."""
 ROUNDINGS = 64
 """Of the arithmetic's smallest step, relative to the largest score, for fp32; 8 of the coarser ones."""
+_LEAST = 1e-6
+"""Scale of scores that are all about 0."""
 STEPS = {"fp32": 2.0**-23, "tf32": 2.0**-10, "fp16": 2.0**-10, "bf16": 2.0**-7}
 
 
@@ -43,6 +45,12 @@ def golden_of(network: Network, images: NDArray[np.uint8]) -> tuple[Golden, dict
     expected = exact.float()
     measured = max(float((scores.double() - exact).abs().max()) for scores in together)
     scale = float(exact.abs().max())
+    if tolerance(measured, scale, network.execution) > max(scale, _LEAST) / 2:
+        raise ValueError(
+            f"the model's scores for the golden inputs, {scale:.3g} at most, differ by {measured:.3g} between batches of "
+            "different sizes: it does not give the same image the same scores, and cannot be checked; look for "
+            "randomness or statistics of the batch in its evaluation mode"
+        )
     golden = Golden(
         count=len(inputs),
         tolerance=tolerance(measured, scale, network.execution),
@@ -57,7 +65,7 @@ def tolerance(measured: float, scale: float, execution: Execution) -> float:
     """A power of two, so that measurements that differ a little between machines give the same."""
     step = STEPS["tf32" if execution.tf32 and execution.precision == "fp32" else execution.precision]
     roundings = ROUNDINGS if step == STEPS["fp32"] else 8
-    bound = max(FACTOR * measured, roundings * step * max(scale, 1e-6))
+    bound = max(FACTOR * measured, roundings * step * max(scale, _LEAST))
     return float(2.0 ** math.ceil(math.log2(bound)))
 
 
@@ -73,7 +81,7 @@ def _halves(network: Network, inputs: Tensor) -> list[Tensor]:
 def _exact(network: Network, inputs: Tensor, instead: Tensor) -> tuple[str, Tensor]:
     """In float64; a model that insists on float32 is taken one sample at a time as it is."""
     try:
-        model = copy.deepcopy(network.model).double()
-        return "float64", model(network.prepared(inputs).double())
+        scores = copy.deepcopy(network.model).double()(network.prepared(inputs).double())
     except RuntimeError:
         return "float32", instead.double()
+    return ("float64", scores) if scores.dtype == torch.float64 else ("float32", instead.double())

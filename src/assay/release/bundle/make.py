@@ -30,6 +30,7 @@ from assay.release.bundle.manifest import (
     GOLDEN,
     REFERENCE,
     WEIGHTS,
+    Golden,
     Input,
     Manifest,
     Preprocessing,
@@ -88,18 +89,10 @@ def make(asked: Asked, output: Path) -> Manifest:
     seed, chosen, record = choose(experiment, results, asked.arm, asked.seed)
     run = _checked(results, asked.arm, seed, experiment.arms[asked.arm], record)
     roots, own_modules = modules(run.settings.model.source, record, asked.module_roots)
-    network = _network(run, roots)
-    places = spread(len(run.store.split("test")), most_images(int(np.prod(run.store.manifest.image_shape))))
-    golden, tensors = golden_of(network, run.store.split("test").images[places])
-    _compare_with_evaluation(run, places, tensors["outputs"], golden.tolerance)
+    golden, computed = _computed(run, roots)
     name = f"{experiment.name}-{asked.arm}"
-    seen = reference(
-        run.store.split("train").images, _probabilities(network, run.store.split("validation").images)
-    )
-    files: dict[str, bytes] = {
-        WEIGHTS: run.weights,
-        GOLDEN: save_tensors(tensors),
-        REFERENCE: seen.model_dump_json(indent=1).encode() + b"\n",
+    files = {
+        **computed,
         EXPERIMENT: (results / "experiment.yaml").read_bytes(),
         **environment(name, record, asked.requirements, asked.image_lock),
         **own_modules,
@@ -109,9 +102,7 @@ def make(asked: Asked, output: Path) -> Manifest:
         if not place.endswith(".safetensors"):
             secrets.check(place, content)
     files |= code()
-    data = run.store.manifest
     draft = Manifest.model_construct(
-        schema_version=1,
         name=name,
         version="",
         assay=assay.__version__,
@@ -122,8 +113,8 @@ def make(asked: Asked, output: Path) -> Manifest:
         model=run.settings.model,
         execution=run.settings.execution,
         preprocessing=run.preprocessing,
-        input=Input(shape=data.image_shape),
-        classes=data.classes,
+        input=Input(shape=run.store.manifest.image_shape),
+        classes=run.store.manifest.classes,
         golden=golden,
         verdict=verdict(results, asked.arm),
         estimate=estimate(experiment, results, asked.arm),
@@ -134,6 +125,21 @@ def make(asked: Asked, output: Path) -> Manifest:
     manifest = Manifest.model_validate(plain | {"version": version_of(plain)})
     publish(output, files, manifest)
     return manifest
+
+
+def _computed(run: _Run, roots: Sequence[Path]) -> tuple[Golden, dict[str, bytes]]:
+    """What the model itself has to say: weights, golden scores, and the reference for drift."""
+    network, store = _network(run, roots), run.store
+    test = store.split("test").images
+    places = spread(len(test), most_images(int(np.prod(store.manifest.image_shape))))
+    golden, tensors = golden_of(network, test[places])
+    _compare_with_evaluation(run, places, tensors["outputs"], golden.tolerance)
+    seen = reference(store.split("train").images, _probabilities(network, store.split("validation").images))
+    return golden, {
+        WEIGHTS: run.weights,
+        GOLDEN: save_tensors(tensors),
+        REFERENCE: seen.model_dump_json(indent=1).encode() + b"\n",
+    }
 
 
 def _source(record: Record) -> Source:

@@ -19,7 +19,8 @@ CONDA = "environment/environment.yml"
 IMAGE_LOCK = "environment/image.lock.json"
 NEEDED = (WEIGHTS, GOLDEN, REFERENCE, EXPERIMENT, REQUIREMENTS, CONDA)
 VERSION_DIGITS = 16
-_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
+VERSION = re.compile(rf"[0-9a-f]{{{VERSION_DIGITS}}}")
+_PART = re.compile(r"\w[\w.+-]*")
 
 
 class Input(Typed):

@@ -25,7 +25,7 @@ Kind = Literal["host", "venv", "apptainer"]
 VARIABLE = "ASSAY_ENVIRONMENTS"
 """Where environments are: a folder that releases of this machine share."""
 DEFAULT = Path("releases/environments")
-NAME = re.compile(r"serve-(?:py3\.\d+\.\d+|sif)-[0-9a-f]{16}")
+NAME = re.compile(r"(?P<name>serve-(?:py3\.\d+\.\d+|sif)-[0-9a-f]{16})")
 
 
 class PlaceError(ValueError):

@@ -1,6 +1,7 @@
 """Finding environments, and removing those that nothing refers to."""
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -9,6 +10,8 @@ from pathlib import Path
 
 from assay.release.environments.place import NAME, About, Place, alone
 from assay.release.environments.references import Kept, processes
+
+_LEFT = re.compile(rf"\.{NAME.pattern}\.")
 
 
 @dataclass(frozen=True)
@@ -59,11 +62,12 @@ def prune(root: Path, kept: Callable[[], Kept]) -> tuple[list[Found], list[Found
 
 
 def _places(root: Path) -> Iterator[Place]:
+    """Of environments, and of what a killed maker or remover left of one, under a hidden name."""
     if root.is_dir():
-        names = {path.name for path in root.iterdir() if path.is_dir() and not path.is_symlink()}
-        for name in sorted(names):
-            if NAME.fullmatch(name):
-                yield Place(root.absolute(), name)
+        folders = [path.name for path in root.iterdir() if path.is_dir() and not path.is_symlink()]
+        found = [NAME.fullmatch(name) or _LEFT.match(name) for name in folders]
+        for name in sorted({one["name"] for one in found if one is not None}):
+            yield Place(root.absolute(), name)
 
 
 def _look(place: Place, kept: Kept) -> Found:
@@ -75,10 +79,11 @@ def _look(place: Place, kept: Kept) -> Found:
 
 
 def _remove(place: Place) -> None:
-    aside = Path(tempfile.mkdtemp(dir=place.root, prefix=f".{place.name}.removed."))
-    place.folder.rename(aside / place.name)
-    for path in (place.about, place.root / f"{place.name}.lock", place.use):
+    if place.folder.exists():
+        aside = Path(tempfile.mkdtemp(dir=place.root, prefix=f".{place.name}.removed."))
+        place.folder.rename(aside / place.name)
+    for path in (place.about, place.root / f"{place.name}.lock"):
         path.unlink(missing_ok=True)
-    for path in place.root.glob(f".{place.name}*.lock"):
-        path.unlink(missing_ok=True)
-    shutil.rmtree(aside)
+    for path in place.root.glob(f".{place.name}.*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    place.use.unlink(missing_ok=True)

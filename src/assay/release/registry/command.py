@@ -39,10 +39,18 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Raises: ValueError telling what is wrong."""
+    import re
+
+    from assay.config.arm import NAME_PATTERN
     from assay.release.registry.store import open_registry
     from assay.release.schema import Registry as Settings
 
-    settings = Settings(model=arguments.model or _only_model(arguments), uri=arguments.registry)
+    model = arguments.model or _only_model(arguments)
+    if not re.fullmatch(NAME_PATTERN, model):
+        raise ValueError(
+            f"--model {model}: write small letters, digits, _ and -, beginning with a letter or digit"
+        )
+    settings = Settings(model=model, uri=arguments.registry)
     registry = open_registry(settings)
     {"add": _add, "list": _list, "show": _show, "alias": _alias, "history": _history}[arguments.what](
         registry, arguments

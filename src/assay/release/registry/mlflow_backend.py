@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from assay.release.bundle.manifest import MANIFEST
+from assay.release.bundle.manifest import MANIFEST, VERSION
 from assay.release.bundle.read import Bundle
 from assay.release.registry.history import Entry
 from assay.release.registry.store import RegistryError
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 EXPERIMENT = "assay-bundles"
 """MLflow keeps files of versions as artefacts of runs: of this experiment's."""
 _ARTEFACT = "bundle"
-_VERSION, _SHA256, _RECORD = "assay.version", "assay.bundle_sha256", "assay.record"
+_VERSION, _RECORD = "assay.version", "assay.record"
 _LONGEST = 5_000
 """Characters of a tag's value that MLflow takes."""
 
@@ -106,7 +106,8 @@ class MlflowBackend:
                 page = client.search_model_versions(
                     f"name='{self._model}'", max_results=1000, page_token=token
                 )
-                found += [(int(one.version), one.tags[_VERSION]) for one in page if _VERSION in one.tags]
+                tagged = [(int(one.version), one.tags.get(_VERSION, "")) for one in page]
+                found += [(number, version) for number, version in tagged if VERSION.fullmatch(version)]
                 token = page.token
                 if not token:
                     break

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from assay.records import Typed
 from assay.release.bundle.folder import copy
-from assay.release.bundle.manifest import VERSION_DIGITS
+from assay.release.bundle.manifest import VERSION
 from assay.release.bundle.read import Bundle, read
 from assay.release.registry.history import Entry, History, locked
 from assay.release.schema import Registry as Settings
@@ -26,7 +26,6 @@ CHAMPION, CANDIDATE = "champion", "candidate"
 HOME = Path("releases/registry")
 """Where copies and records lie that belong to a server's registry."""
 _ALIAS = re.compile(r"[a-z][a-z0-9_-]{0,62}")
-_VERSION = re.compile(rf"[0-9a-f]{{{VERSION_DIGITS}}}")
 
 
 class RegistryError(ValueError):
@@ -124,9 +123,9 @@ class Registry:
         Raises: RegistryError; BundleError for a copy that was changed.
         """
         word = reference.removeprefix("@")
-        if not reference.startswith("@") and not _VERSION.fullmatch(reference):
+        if not reference.startswith("@") and not VERSION.fullmatch(reference):
             return Path(reference)
-        version = word if _VERSION.fullmatch(word) else self.aliases().get(word)
+        version = word if VERSION.fullmatch(word) else self.aliases().get(word)
         if version is None:
             raise RegistryError(
                 f"{self.backend.name}: {self.model} has no alias '{word}'; set it: assay release registry alias "
@@ -137,7 +136,7 @@ class Registry:
     def fetched(self, version: str) -> Path:
         """Where a version's bundle lies here, fetched if it does not yet. Raises: RegistryError, BundleError."""
         target = self.place.version(version)
-        if not target.exists():
+        if not VERSION.fullmatch(version) or not target.exists():
             self._check(version)
             target.parent.mkdir(parents=True, exist_ok=True)
             work = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{version}."))
@@ -213,7 +212,7 @@ class Registry:
             raise
 
     def _check(self, version: str) -> None:
-        if version not in (known := self.versions()):
+        if version not in (known := self.versions()) or not VERSION.fullmatch(version):
             raise RegistryError(
                 f"{self.backend.name}: {self.model} has no version '{version}'; it has {', '.join(known) or 'none'}"
             )
