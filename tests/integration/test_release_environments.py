@@ -63,8 +63,11 @@ def test_two_that_ask_at_once_get_one_and_it_has_what_is_locked(
     )
     command = [sys.executable, "-P", "-c", script, str(bundle), str(root)]
     variables = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    (tmp_path / "venv.py").write_text("raise SystemExit('a file of the user, not of Python')\n")
     both = [
-        subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+        )
         for _ in range(2)
     ]
     said = [asker.communicate(timeout=600) for asker in both]

@@ -100,7 +100,8 @@ def _make_venv(place: Place, bundle: Bundle, held: int) -> None:
         *(sys.executable, str(SETUP), "--environment", str(place.folder), "--requirements", str(lock)),
         *("--without-assay", "--needs", str(_WITH_TORCH if with_torch else _WITHOUT)),
     ]
-    if subprocess.run(command, stdout=2, pass_fds=[held]).returncode != 0:
+    # A venv.py or pip.py of the user's own, in the folder that they stand in, is not Python's.
+    if subprocess.run(command, stdout=2, pass_fds=[held], cwd="/").returncode != 0:
         raise PlaceError(f"{place.folder}: could not be made from {lock}; see above")
 
 
