@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
         declare(commands.add_parser(name, help=summary, description=summary))
     words = sys.argv[1:] if argv is None else argv
     # What belongs to Snakemake is split off first: argparse would take the 2 of `--cores 2` for the file.
-    words, rest = _split_run(words) if words[:1] in (["run"], ["noise"]) else (words, [])
+    words, rest = _split(words)
     arguments = parser.parse_args(words)
     arguments.rest = rest
     try:
@@ -101,6 +101,15 @@ def _declare_run(parser: argparse.ArgumentParser) -> None:
     _declare_file(parser)
     parser.usage = "assay run [-h] [FILE] [SNAKEMAKE ARGUMENTS]"
     parser.epilog = "What stands after FILE goes to Snakemake, e.g. --dry-run, --cores 2 or --config seeds=3."
+
+
+def _split(words: list[str]) -> tuple[list[str], list[str]]:
+    """The words that Assay parses; and what goes to Snakemake."""
+    if words[:1] in (["run"], ["noise"]):
+        return _split_run(words)
+    if words[:1] == ["reproduce"] and "--" in words:
+        return words[: words.index("--")], words[words.index("--") + 1 :]
+    return words, []
 
 
 def _split_run(words: list[str]) -> tuple[list[str], list[str]]:

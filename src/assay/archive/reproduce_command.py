@@ -17,6 +17,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
         "assay reproduce [-h] FILE [--into FOLDER] [--data FOLDER] [--cores N] [-- SNAKEMAKE ARGUMENTS]"
     )
     parser.epilog = (
+        "SNAKEMAKE ARGUMENTS stand last, after --, e.g. -- --sdm apptainer.\n"
         "It runs the code that lies in the archive: do that with archives whose authors you trust, or in a container or\n"
         "machine of its own. What comes out is compared with the archive, and told in FOLDER/reproduction.json.\n\n"
         + EXIT_CODES
@@ -34,9 +35,6 @@ def declare(parser: argparse.ArgumentParser) -> None:
         help="where the data lie, of an experiment on a folder of one's own",
     )
     parser.add_argument("--cores", default="all", metavar="N", help="how many cores to use (default: all)")
-    parser.add_argument(
-        "options", nargs="*", metavar="SNAKEMAKE ARGUMENTS", help="after --, e.g. --sdm apptainer"
-    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -44,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     file: Path = arguments.file
     into = arguments.into or Path(f"{file.name.removesuffix('.zip').removesuffix('.crate')}-reproduced")
-    again = Again(file, into, arguments.data, str(arguments.cores), arguments.options)
+    again = Again(file, into, arguments.data, str(arguments.cores), arguments.rest)
     try:
         found = reproduce(again, lambda line: print(line, file=sys.stderr, flush=True))
     except NotReproduced as error:

@@ -171,3 +171,24 @@ def test_other_data_are_refused_and_told(archived: Path, anew: Path, tmp_path: P
     other.write_text(json.dumps(content))
     with pytest.raises(NotReproduced, match=r"are not those of the archive: splits\.test\.sha256 differ"):
         _refuse_other_data(one, other, again)
+
+
+def test_snakemakes_arguments_stand_after_the_dashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also behind options of the command's own, where argparse takes no more words."""
+    asked: list[Again] = []
+
+    def ask(again: Again, _: object) -> None:
+        asked.append(again)
+        raise NotReproduced("asked")
+
+    monkeypatch.setattr("assay.archive.reproduce.reproduce", ask)
+    assert (
+        main(["reproduce", "a.crate.zip", "--into", "here", "--cores", "2", "--", "--sdm", "apptainer"]) == 1
+    )
+    assert main(["reproduce", "a.crate.zip", "--", "--quiet"]) == 1
+    assert main(["reproduce", "a.crate.zip"]) == 1
+    assert [(one.cores, list(one.options)) for one in asked] == [
+        ("2", ["--sdm", "apptainer"]),
+        ("all", ["--quiet"]),
+        ("all", []),
+    ]
