@@ -58,10 +58,10 @@ class Driven:
     file: Path
     controller: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
+    def start(self, *options: str) -> None:
         with (self.file.parent / "controller.log").open("ab") as log:
             self.controller = subprocess.Popen(
-                [sys.executable, "-P", "-m", "assay.cli", "release", "start", str(self.file)],
+                [sys.executable, "-P", "-m", "assay.cli", "release", "start", str(self.file), *options],
                 stdout=log,
                 stderr=log,
                 cwd=self.file.parent,
@@ -155,6 +155,7 @@ def test_a_controller_that_is_killed_in_every_phase_promotes(tmp_path: Path, mad
         assert registry.aliases()["champion"] == release.lines()[-1].state.candidate.version
         noted = [(entry.role, entry.reason) for entry in registry.history.read() if entry.event == "serves"]
         assert len(noted) == len(set(noted))
+        _keeps_what_it_ended_with(release)
 
 
 def test_a_candidate_that_is_killed_is_turned_back_and_users_see_nothing(
@@ -186,6 +187,24 @@ def test_a_person_turns_back_with_no_controller_and_within_a_second_of_one(
         assert Supervised(release.layout).service("candidate") is None
         saw = seen()
         assert saw["errors"] == 0, saw
+
+
+def _keeps_what_it_ended_with(release: Driven) -> None:
+    """With `--stay` what is served is started again, and asking the controller to end leaves it there."""
+    release.start("--stay")
+    services = Supervised(release.layout)
+    before = services.service("stable")
+    assert before is not None
+    _kill_all(release.layout, "stable")
+    deadline = time.monotonic() + PATIENCE
+    while not services.running("stable").ready or services.service("stable") == before:
+        assert time.monotonic() < deadline, release.said()
+        time.sleep(0.1)
+    assert release.controller is not None
+    release.controller.terminate()
+    assert release.ended() == 0, release.said()
+    assert services.running("stable").version == release.lines()[-1].state.candidate.version
+    assert services.service("candidate") is None
 
 
 def _kill_all(layout: Layout, role: str) -> None:

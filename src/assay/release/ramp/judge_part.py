@@ -51,8 +51,8 @@ class JudgePart:
         self._judge.feed(self._accesses(), self._new_outcomes(), position=self._position())
         now = time.time()
         metrics = self._candidate_metrics()
-        ready = self.services.running("candidate").ready
-        self._judge.health(now, ready, None if metrics is None else int(metrics.get("non_finite", 0)))
+        # Whether it is ready the controller sees itself, by a clock that nobody sets.
+        self._judge.health(now, None, None if metrics is None else int(metrics.get("non_finite", 0)))
         step = None if state.step is None else self.release.ramp.steps[state.step]
         decision = self._judge.decide(now, step)
         actions: dict[str, Decision] = {"rollback": "rollback", "promote": "go_on", "hold": "wait"}
