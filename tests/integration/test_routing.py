@@ -148,6 +148,17 @@ def test_what_stable_fails_is_not_the_candidates(fronted: Fronted) -> None:
     assert [(a.role, a.status) for a in access.attempts] == [("stable", 500)]
 
 
+def test_where_no_version_answers_the_log_says_so(fronted: Fronted) -> None:
+    [user] = with_role(0.5, True)
+    fronted.parts["stable"].kill()
+    fronted.behave("candidate", "500")
+    answer = fronted.ask(user)
+    assert (answer.status, answer.body) == (502, {"error": "no version answers; try again"})
+    [access] = fronted.observed(1)
+    assert [(a.role, a.status) for a in access.attempts] == [("candidate", 500), ("stable", None)]
+    assert access.status == 502
+
+
 def test_what_a_caller_did_wrong_is_no_failure(fronted: Fronted) -> None:
     [user] = with_role(0.5, True)
     fronted.behave("candidate", "422")

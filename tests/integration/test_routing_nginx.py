@@ -108,8 +108,9 @@ def test_a_configuration_that_nginx_refuses_changes_nothing(
     assert standing is not None and (standing.generation, standing.share) == (before, 0.5)
 
 
-def test_a_reload_that_fails_leaves_the_old_one(fronted: Fronted) -> None:
+def test_a_reload_that_fails_leaves_the_old_one(fronted: Fronted, monkeypatch: pytest.MonkeyPatch) -> None:
     """A port that is taken passes `nginx -t`; the master refuses it when it is reloaded."""
+    monkeypatch.setattr("assay.release.routing.front.CONFIRM_SECONDS", 2.0)
     before = fronted.front.active()
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
@@ -118,6 +119,7 @@ def test_a_reload_that_fails_leaves_the_old_one(fronted: Fronted) -> None:
         with pytest.raises(FrontError, match="generation 2: the front"):
             other.apply(fronted.plan(0.1))
     assert fronted.front.active() == before and fronted.ask("someone").status == 200
+    monkeypatch.undo()
     fronted.front.apply(fronted.plan(0.2))
 
 

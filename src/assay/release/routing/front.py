@@ -26,7 +26,7 @@ from assay.release.security.salt import read_salt, user_digest
 KEPT_GENERATIONS = 20
 KEPT_SECONDS = 600.0
 """Generations that workers may still serve old connections by are kept as long."""
-CONFIRM_SECONDS = 10.0
+CONFIRM_SECONDS = 30.0
 IN_A_ROW = 8
 """Answers on new connections, one after the other, that must all be of the new generation."""
 OWN_HEADERS = ("x-assay-user", "x-assay-assigned", "x-assay-route", "x-assay-shadow", "x-assay-front")
@@ -74,7 +74,7 @@ class Front(ABC):
 
     @abstractmethod
     def rotate(self, size: int, keep: int) -> bool:
-        """Begin a new access log where the old one has `size` bytes; whether it did."""
+        """Begin new logs, of requests and of errors, where one has `size` bytes, and keep so many old ones; whether it did."""
 
     @abstractmethod
     def _check(self, generation: Path) -> None:

@@ -18,7 +18,7 @@ from assay.release.schema import Limits, Routing
 
 FOLDER = "ASSAY_FRONT"
 """The variable that tells workers where the front is."""
-START_SECONDS = 60.0
+START_SECONDS = 120.0
 
 
 class PythonFront(Front):

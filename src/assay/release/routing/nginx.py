@@ -74,7 +74,9 @@ class NginxFront(Front):
         shutil.rmtree(self.folder / "identity-cache", ignore_errors=True)
 
     def rotate(self, size: int, keep: int) -> bool:
-        if not shift(self.layout.access, size, keep):
+        logs = (self.layout.access, self.folder / "error.log")
+        moved = [shift(log, size, keep) for log in logs]
+        if not any(moved):
             return False
         if (pid := self.running()) is not None:
             os.kill(pid, signal.SIGUSR1)
