@@ -147,6 +147,23 @@ def test_status_says_what_is_served_and_how_long_it_takes(
     assert (told["phase"], told["progress"]["users"], told["controller"]) == ("step", 12, None)
 
 
+def test_what_nobody_has_looked_at_yet_is_not_told_as_trouble(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    built = controller(world)
+    built.begin(OLD, NEW, "a test")
+    write_resolved(world)
+    monkeypatch.chdir(world.folder.parents[1])
+    with hold(world.layout.lock):
+        assert main(["release", "status"]) == 0
+        assert "does not answer" not in capsys.readouterr().out
+        world.real = None
+        world.broken["front"] = "gone"
+        ticks(world, built, most=5)
+        assert main(["release", "status"]) == 0
+    assert "; the front does not answer" in capsys.readouterr().out
+
+
 def test_watch_ends_with_the_release(
     world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -78,7 +78,7 @@ class Standing:
 
     def _really(self) -> str:
         real = self.progress.share
-        if self.state.over and real is None:
+        if real is None and (self.state.over or self.progress.decision is None):
             return ""
         if real is None:
             return "; the front does not answer" if self.controller else ""
