@@ -6,6 +6,7 @@ Versions, front, traffic and logs are real, and so is the controller; what it wo
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,7 +34,13 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "release"))
 from made_bundle import made_bundle, made_results
 from made_world import NEW, OLD, World, controller, release, ticks
 
-pytestmark = [pytest.mark.integration, NEEDS_NGINX]
+NEEDED = {"prometheus": "prometheus", "prometheus-alertmanager": "prometheus-alertmanager"}
+MISSING = sorted(package for program, package in NEEDED.items() if shutil.which(program) is None)
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(bool(MISSING), reason=f"install {' '.join(MISSING)}"),
+    NEEDS_NGINX,
+]
 FACTOR = 10
 BODY = json.dumps({"inputs": [[1.0] * 64]}).encode()
 WELL = Look("wait", ("too few users",), users=42, requests=99, seconds_to_decide=30.0)
