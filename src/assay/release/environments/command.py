@@ -61,7 +61,10 @@ def _list_or_prune(arguments: argparse.Namespace) -> int:
         print(f"{one.place.folder}  {one.size / 1e6:,.0f} MB  {made}  {word}")
 
     if arguments.what == "list" or arguments.dry_run:
-        for one in find(root, kept()):
+        found = find(root, kept())
+        if not found:
+            print(f"{root}: no environments")
+        for one in found:
             tell(one, f"kept by {'; '.join(one.reasons)}" if one.reasons else "nothing refers to it")
         return 0
     gone, stayed = prune(root, kept)
