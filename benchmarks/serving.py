@@ -44,7 +44,7 @@ class Load(NamedTuple):
 Results = dict[tuple[str, int], list[Load]]
 
 
-def load(target: Target, connections: int, seconds: float, folder: Path) -> Load:
+def load(target: Target, connections: int, seconds: int, folder: Path) -> Load:
     """Raises: SystemExit where any request failed: a server that refuses is fast."""
     body = folder / f"{target.name}.body".replace(" ", "-")
     body.write_bytes(target.body)
@@ -53,7 +53,7 @@ def load(target: Target, connections: int, seconds: float, folder: Path) -> Load
     script.write_text(
         f'wrk.method = "POST"\n{headers}local file = io.open("{body}", "rb")\nwrk.body = file:read("*a")\nfile:close()\n'
     )
-    words = [servers.find_wrk(), "-t", "1", "-c", str(connections), "-d", f"{seconds:g}s", "--latency"]
+    words = [servers.find_wrk(), "-t", "1", "-c", str(connections), "-d", f"{seconds}s", "--latency"]
     url = f"http://127.0.0.1:{target.port}/predict"
     done = subprocess.run(
         [*words, "--timeout", "30s", "-s", str(script), url], capture_output=True, text=True, check=True
@@ -176,7 +176,7 @@ def main() -> None:
     parser.add_argument("--peers", type=Path, help="environment of requirements/serving-peers.txt")
     parser.add_argument("--bentoml", type=Path, help="another environment that has BentoML")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=3.0, help="of each load")
+    parser.add_argument("--seconds", type=int, default=3, help="of each load")
     parser.add_argument("--networks", nargs="+", choices=list(networks.KINDS), default=list(networks.KINDS))
     options = parser.parse_args()
     options.bentoml = options.bentoml or options.peers

@@ -6,7 +6,7 @@ service/            run/ROLE of a release, or what --folder says
   groups/N/         one group of workers: one version, one gunicorn
     settings.json   Settings
     group.json      Process: gunicorn's master
-    gate            `open`: accept connections; `closed`: stay warm, answer those that are there and end them
+    open            there: accept connections; not there: stay warm, answer those that are there and end them
     workers/PID.json  Worker
     metrics/        Prometheus's values, one file per worker
     output.log      what its processes print
@@ -161,12 +161,18 @@ class GroupFiles:
 
     @property
     def gate(self) -> Gate:
-        with contextlib.suppress(OSError):
-            return "open" if (self.folder / "gate").read_text() == "open" else "closed"
-        return "closed"
+        return "open" if self._open.exists() else "closed"
 
     def set_gate(self, gate: Gate) -> None:
-        write_atomically(self.folder / "gate", gate.encode())
+        """By a file that is there or not: closing needs no room on a disk that is full."""
+        if gate == "open":
+            self._open.touch()
+        else:
+            self._open.unlink(missing_ok=True)
+
+    @property
+    def _open(self) -> Path:
+        return self.folder / "open"
 
     def worker(self, pid: int) -> Path:
         return self.workers / f"{pid}.json"

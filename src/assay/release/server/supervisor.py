@@ -321,7 +321,10 @@ class Supervisor:
             "standby": None if self._standby is None else self._standby.number,
         }
         self._service = self._service.model_copy(update=found)
-        write_file(self._folder / "service.json", self._service)
+        try:
+            write_file(self._folder / "service.json", self._service)
+        except OSError as error:  # versions are not to suffer from a full disk
+            self._say(f"{self._folder / 'service.json'}: cannot be written: {error.strerror}")
 
 
 def _swap(number: int, action: str, bundle: str | None) -> Swap:

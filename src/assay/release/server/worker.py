@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 import time
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -151,4 +152,5 @@ class GatedServer(Server):
 
     def _say(self) -> None:
         said = {"accepting": self._accepting, "connections": len(self.server_state.connections)}
-        write_quickly(self._files.worker(os.getpid()), self._status.model_copy(update=said))
+        with suppress(OSError):  # a full disk is no reason to stop answering
+            write_quickly(self._files.worker(os.getpid()), self._status.model_copy(update=said))
