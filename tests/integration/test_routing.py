@@ -3,6 +3,7 @@
 Both fronts answer to the same tests. Versions and the identity service are servers of their own (`versions.py`).
 """
 
+import errno
 import http.client
 import json
 import os
@@ -275,6 +276,22 @@ def test_a_halt_holds_without_any_reload(fronted: Fronted) -> None:
     assert fronted.ask("someone").role == "candidate"
 
 
+def test_a_roll_back_holds_on_a_full_disk(fronted: Fronted, monkeypatch: pytest.MonkeyPatch) -> None:
+    fronted.front.apply(fronted.plan(1.0))
+    assert fronted.ask("someone").role == "candidate"
+
+    def full(path: Path, *_: object, **__: object) -> None:
+        if not path.exists():
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    for name in ("touch", "mkdir"):
+        monkeypatch.setattr(Path, name, full)
+    with pytest.raises(OSError, match="No space left"):
+        fronted.front.apply(fronted.plan(0.0))
+    monkeypatch.undo()
+    assert fronted.ask("someone").role == "stable"
+
+
 def test_without_a_candidate_everyone_has_stable(fronted: Fronted) -> None:
     fronted.front.apply(fronted.plan(0.0, candidate=None, early=("earl",)))
     assert fronted.ask("earl").role == fronted.ask("tess", X_Assay_Version="candidate").role == "stable"
@@ -336,6 +353,11 @@ def test_it_starts_again_where_it_was_killed(fronted: Fronted) -> None:
     fronted.front.start(fronted.plan(0.5))
     second = fronted.front.running()
     assert second is not None and second != first and fronted.ask("someone").status == 200
+    fronted.front.halt()
+    fronted.front.stop(5)
+    fronted.front.start(fronted.plan(0.5, generation=fronted.front.active()))
+    standing = fronted.front.confirm()
+    assert standing is not None and standing.share == 0.5
 
 
 def test_limits_per_address(tmp_path: Path, running: Fronted) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from assay.release.layout import Layout
-from assay.release.routing.plan import FrontError, Plan, check_folder
+from assay.release.routing.plan import GO, FrontError, Plan, check_folder
 from assay.release.schema import Limits, Release, Routing
 from assay.release.security.salt import read_salt, user_digest
 
@@ -129,7 +129,7 @@ class Front(ABC):
         """Every new request goes to the stable version from now on, also on connections that were there before."""
         for folder in (self.folder / "generations").glob("*"):
             if not folder.name.startswith("."):
-                (folder / "halt").touch()
+                (folder / GO).unlink(missing_ok=True)
 
     def confirm(self, seconds: float = 2.0) -> Standing | None:
         """What it really does, asked on a new connection; None: it does not answer."""
@@ -164,8 +164,6 @@ class Front(ABC):
         if plan.share == 0:
             self._halt_before(plan.generation)
         folder = self._written(plan)
-        if plan.share > 0:
-            (folder / "halt").unlink(missing_ok=True)
         try:
             self._activate(folder)
             self._reload()
@@ -180,7 +178,7 @@ class Front(ABC):
     def _halt_before(self, generation: int) -> None:
         for folder in (self.folder / "generations").glob("*"):
             if folder.name.isdigit() and int(folder.name) < generation:
-                (folder / "halt").touch()
+                (folder / GO).unlink(missing_ok=True)
 
     def _written(self, plan: Plan) -> Path:
         """A generation's folder, whole or absent, readable by its owner alone."""
@@ -188,6 +186,8 @@ class Front(ABC):
         files = self._files(plan) | {"plan.json": json.dumps(asdict(plan)) + "\n"}
         if folder.exists():
             if all(_same(folder / name, text) for name, text in files.items()):
+                if plan.share > 0:
+                    (folder / GO).touch()
                 return folder
             if plan.generation == self.active():
                 raise ValueError(
@@ -200,7 +200,7 @@ class Front(ABC):
         self.folder.mkdir(parents=True, exist_ok=True)
         self.folder.chmod(0o700)
         temporary.mkdir(parents=True, mode=0o700)
-        for name, text in files.items():
+        for name, text in (files | {GO: ""}).items():
             with os.fdopen(os.open(temporary / name, os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
                 file.write(text)
                 file.flush()

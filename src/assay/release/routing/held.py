@@ -5,6 +5,7 @@ import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from assay.release.routing.plan import GO
 from assay.release.routing.split import UNITS, Split, units
 
 FILE = "front.json"
@@ -53,7 +54,7 @@ class Active:
         self._link = str(folder / "active")
         self._seen: tuple[int, int] | None = None
         self._held: Held | None = None
-        self._halt = ""
+        self._go = ""
 
     def now(self) -> tuple[Held, bool]:
         """It, and whether it is halted."""
@@ -61,6 +62,6 @@ class Active:
         if self._held is None or self._seen != (at.st_ino, at.st_mtime_ns):
             folder = Path(self._link).resolve()
             self._held = Held(**json.loads((folder / FILE).read_bytes()))
-            self._halt = str(folder / "halt")
+            self._go = str(folder / GO)
             self._seen = (at.st_ino, at.st_mtime_ns)
-        return self._held, os.access(self._halt, os.F_OK)
+        return self._held, not os.access(self._go, os.F_OK)

@@ -9,6 +9,8 @@ from assay.release.routing.split import units
 
 _PATH = re.compile(r"/[A-Za-z0-9 ._/@%+=~-]*")
 _GENERATIONS = 10**9
+GO = "go"
+"""File beside a generation without which all have the stable version: to remove it takes no room on a full disk."""
 
 
 class FrontError(RuntimeError):

@@ -8,6 +8,7 @@ import pytest
 
 from assay.release.routing.held import FILE, Active, Held
 from assay.release.routing.lines import Lines
+from assay.release.routing.plan import GO
 from assay.release.routing.rates import MOST, Rates
 from assay.release.routing.upstream import NoAnswer, Upstream, Versions
 
@@ -35,6 +36,7 @@ def hold(folder: Path, held: Held) -> Path:
     generation = folder / "generations" / str(held.generation)
     generation.mkdir(parents=True)
     (generation / FILE).write_text(held.text())
+    (generation / GO).touch()
     (folder / "new").symlink_to(generation)
     (folder / "new").replace(folder / "active")
     return generation
@@ -44,7 +46,7 @@ def test_a_change_is_seen_at_the_next_look_and_a_halt_too(tmp_path: Path) -> Non
     first = hold(tmp_path, HELD)
     active = Active(tmp_path)
     assert active.now() == (HELD, False)
-    (first / "halt").touch()
+    (first / GO).unlink()
     assert active.now() == (HELD, True)
     assert HELD.split.choose("u").assigned == "candidate" and HELD.stopped.choose("u").assigned == "stable"
     second = replace(HELD, generation=2, share=0.0)
