@@ -72,11 +72,12 @@ def test_no_attack_is_taken_and_none_ends_in_anything_but_401(tmp_path: Path, ke
     jwk = public_jwk(key, "1")
     # Every algorithm is accepted: only the key decides.
     path = write_keys(tmp_path / "jwks", jwk, public_jwk(rsa.generate_private_key(65537, 2048), "3"))
-    check = verifier(path, "EdDSA", "HS256", "RS256", "ES256", issuer=ISSUER)
-    assert check.verify(token(key, iss=ISSUER)).user
+    anyone = verifier(path, "EdDSA", "HS256", "RS256", "ES256")
+    one = verifier(path, "EdDSA", "HS256", "RS256", "ES256", issuer=ISSUER)
+    assert anyone.verify(token(key)).user == one.verify(token(key, iss=ISSUER)).user
     for name, attack in attacks(key, jwk).items():
         with pytest.raises(Refusal) as refused:
-            check.verify(attack)
+            (one if "issuer" in name else anyone).verify(attack)
         assert refused.value.status == 401, name
         assert "alice" not in refused.value.reason, name
         assert refused.value.headers[0][1].startswith(b"Bearer error="), name
@@ -85,9 +86,8 @@ def test_no_attack_is_taken_and_none_ends_in_anything_but_401(tmp_path: Path, ke
 def test_the_same_attacks_fail_where_every_token_is_another_s_turn(tmp_path: Path, key: Any) -> None:
     """No attack is remembered as good after a good token was, nor after itself."""
     jwk = public_jwk(key, "1")
-    check = verifier(write_keys(tmp_path / "jwks", jwk), issuer=ISSUER)
-    good = token(key, iss=ISSUER)
-    for attack in attacks(key, jwk).values():
+    check, good = verifier(write_keys(tmp_path / "jwks", jwk)), token(key)
+    for attack in (attack for name, attack in attacks(key, jwk).items() if "issuer" not in name):
         assert check.verify(good)
         for _ in range(2):
             with pytest.raises(Refusal):
