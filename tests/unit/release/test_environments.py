@@ -12,6 +12,7 @@ import pytest
 
 from assay.cli import main
 from assay.release.bundle.read import read
+from assay.release.environments.image import lacks
 from assay.release.environments.place import About, Place, PlaceError, alone, lease, name_of
 from assay.release.environments.prepare import prepare
 from assay.release.environments.prune import prune
@@ -228,6 +229,18 @@ def test_the_host_needs_nothing(bundle: Path, releases: Path) -> None:
     environment.close()
     with pytest.raises(PlaceError, match="the run had no image; write `environment: venv`"):
         prepare("apptainer", bundle, releases / "environments")
+
+
+def test_an_image_gets_what_it_lacks_of_the_lock_and_no_more() -> None:
+    lock = (
+        "h11==0.16.0 \\\n    --hash=sha256:aa\nnvidia-nccl-cu12==2.27.5 ; sys_platform == 'linux' \\\n    --hash=sha256:bb\n"
+        "torch==2.9.1 \\\n    --hash=sha256:cc\ntyping-extensions==4.16.0 \\\n    --hash=sha256:dd\n"
+    )
+    assert lacks(lock, {}) == lock
+    with_torch = lacks(lock, {"torch": "2.9.1+cu128", "typing_extensions": "4.16.0", "h11": "0.15.0"})
+    assert with_torch == "h11==0.16.0 \\\n    --hash=sha256:aa\n", "another version is not the locked one"
+    assert "nvidia" in lacks(lock, {"torch": "2.6.0"})
+    assert lacks(lock, {"torch": "2.9.1", "Typing.Extensions": "4.16.0", "h11": "0.16.0"}) == ""
 
 
 def test_the_command(

@@ -1,66 +1,88 @@
-"""A bundle's image: that of its run, with what a server needs put onto it."""
+"""A bundle's image: that of its run, with what a server needs beside it."""
 
 import os
+import re
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from assay.config.bases import Base
-from assay.image import apptainer
+from assay.image import apptainer, index
 from assay.image.build import build as build_base
 from assay.image.lock import ImageError, ImageLock
 from assay.image.recipe import Place as BasePlace
 from assay.image.recipe import Recipe, images
-from assay.image.running import arguments, confine
+from assay.image.running import INJECTED, arguments, confine
 from assay.image.verify import verify_file
 from assay.release.bundle.manifest import IMAGE_LOCK, REQUIREMENTS
 from assay.release.bundle.read import Bundle
 from assay.release.environments.place import Place, PlaceError
 from assay.release.registry.history import locked
 
-_DEFINITION = """Bootstrap: localimage
-From: {base}
-
-%files
-    {folder}/requirements.txt /opt/assay/serve/requirements.txt
-    {folder}/bootstrap.txt /opt/assay/serve/bootstrap.txt
-
-%post
-    set -eu
-    if [ -f /srv/index.sh ]; then . /srv/index.sh; fi
-    python=/opt/assay/environment/bin/python
-    pip="$python -m pip --quiet --disable-pip-version-check"
-    $pip install --root-user-action ignore --no-cache-dir --no-compile --require-hashes --no-deps -r /opt/assay/serve/bootstrap.txt
-    /opt/assay/environment/bin/uv pip install --quiet --no-cache --python "$python" --compile-bytecode \\
-        --require-hashes --no-deps --no-build-isolation -r /opt/assay/serve/requirements.txt
-    $pip uninstall --yes uv
-"""
+_PACKAGES = "packages"
+_INSTALL = (
+    "if [ -f /srv/index.sh ]; then . /srv/index.sh; fi; exec python3 -m pip --quiet --disable-pip-version-check install "
+    '--root-user-action ignore --no-cache-dir --require-hashes --no-deps --target "$0/packages" -r "$0/requirements.txt"'
+)
 
 
 def make_image(place: Place, bundle: Bundle) -> None:
-    """The image, built unless it is there: under its name only once it is whole.
+    """The run's image, and beside it what of the bundle's lock it lacks, installed by its own Python.
 
+    Under its name only once it is whole. The image stays where images are: what stands on it is a link.
     Raises: PlaceError, ImageError.
     """
     if place.sif.exists():
         return
     base = _base(bundle)
-    bootstrap = Recipe.containers / "bootstrap.txt"
     with locked(place.folder):
         if place.sif.exists():
             return
         work = Path(tempfile.mkdtemp(dir=place.root, prefix=f".{place.name}."))
         try:
             work.chmod(0o755)
-            shutil.copyfile(bundle.folder / REQUIREMENTS, work / "requirements.txt")
-            shutil.copyfile(bootstrap, work / "bootstrap.txt")
-            definition = work / "serve.def"
-            definition.write_text(_DEFINITION.format(base=base.sif.absolute(), folder=work))
-            apptainer.build(definition, work / f"{place.name}.sif", {})
+            (work / _PACKAGES).mkdir()
+            text = (bundle.folder / REQUIREMENTS).read_text(encoding="utf-8")
+            lacking = lacks(text, ImageLock.read(bundle.folder / IMAGE_LOCK).packages)
+            (work / "requirements.txt").write_text(lacking, encoding="utf-8")
+            if lacking:
+                _install(base.sif, work)
+            (work / f"{place.name}.sif").symlink_to(base.sif.absolute())
             work.rename(place.folder)
         finally:
             shutil.rmtree(work, ignore_errors=True)
+
+
+def lacks(requirements: str, packages: Mapping[str, str]) -> str:
+    """The entries of a lock file, hashes and all, whose version is not among `packages` (version by name).
+
+    An image that has the locked PyTorch has what that needs of NVIDIA's too, by whatever way it came there.
+    """
+    known = {_plain(name): version.partition("+")[0] for name, version in packages.items()}
+    entries = [entry for entry in re.split(r"(?m)^(?=[A-Za-z0-9])", requirements) if "==" in entry]
+    pairs = [(entry, *re.match(r"([^=\s]+)==([^\s;]+)", entry).groups()) for entry in entries]  # type: ignore[union-attr]
+    has_torch = any(name == "torch" and known.get("torch") == version for _, name, version in pairs)
+
+    def there(name: str, version: str) -> bool:
+        of_torch = name == "triton" or name.startswith("nvidia-")
+        return known.get(_plain(name)) == version or (has_torch and of_torch)
+
+    return "".join(entry for entry, name, version in pairs if not there(name, version))
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _install(sif: Path, work: Path) -> None:
+    with index.mounted() as bind:
+        command = [apptainer.program(), "--silent", "exec", "--cleanenv", "--no-home", "--no-eval"]
+        command += ["--bind", f"{work}:{work}", "--bind", bind, str(sif), "sh", "-c", _INSTALL, str(work)]
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(INJECTED)}
+        if subprocess.run(command, stdout=2, cwd="/", env=environment).returncode != 0:
+            raise PlaceError(f"{sif}: what a server needs could not be installed beside it; see above")
 
 
 def _base(bundle: Bundle) -> BasePlace:
@@ -98,10 +120,12 @@ def in_image(
     for name, value in variables.items():
         if variables.get(name) != os.environ.get(name) or name == "PYTHONPATH":
             environment[f"APPTAINERENV_{name}"] = value
-    options = shlex.split(arguments("", binds))
+    packages = str(place.folder / _PACKAGES)
+    environment["APPTAINERENV_PYTHONPATH"] = os.pathsep.join([variables["PYTHONPATH"], packages])
+    options = shlex.split(arguments("", [place.folder, *binds]))
     try:
         program = apptainer.program()
     except ImageError as error:
         raise PlaceError(str(error)) from None
     inside = ["python3", "-P", *words]
-    return [program, "--silent", "exec", *options, str(place.sif), *inside], environment
+    return [program, "--silent", "exec", *options, str(place.sif.resolve()), *inside], environment
