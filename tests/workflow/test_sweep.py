@@ -100,6 +100,25 @@ def test_what_reruns_what(tuned: Project) -> None:
     assert tuned.planned() == {}
 
 
+def test_an_edited_selection_is_found_out(tuned: Project) -> None:
+    path = tuned.results / "sweep/mlp/selected.json"
+    before = path.read_text()
+    content = json.loads(before)
+    content["settings"]["training"]["optimizer"]["learning_rate"] = 0.5
+    path.write_text(json.dumps(content))
+    done = tuned.snakemake(
+        "results/tiny/comparison/comparison.json", "--rerun-triggers", "mtime", "--allowed-rules", "compare"
+    )
+    path.write_text(before)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = Comparison.read(tuned.results / "comparison" / "comparison.json")
+    assert not found.valid and any(
+        "selected.json: is not what the trials' records give" in line for line in found.violations
+    )
+    tuned.run()
+    assert Comparison.read(tuned.results / "comparison" / "comparison.json").valid
+
+
 def test_assay_run_trains_nothing_again_for_settings_that_are_selected_again(tuned: Project) -> None:
     """One more trial for each arm, worse than the best: the workflow alone has to plan all trainings of the comparison."""
     chosen = [tuned.results / "sweep" / arm / "selected.json" for arm in ("mlp", "cnn")]
@@ -119,26 +138,6 @@ def test_assay_run_trains_nothing_again_for_settings_that_are_selected_again(tun
         assert [path.read_bytes() for path in trained] == before[2:], "and nothing is trained with them again"
         assert len(Trials.read(chosen[0].with_name("trials.json")).trials) == 3
         assert tuned.planned() == {}
-    tuned.run()
-
-
-def test_an_edited_selection_is_found_out(tuned: Project) -> None:
-    path = tuned.results / "sweep/mlp/selected.json"
-    before = path.read_text()
-    content = json.loads(before)
-    content["settings"]["training"]["optimizer"]["learning_rate"] = 0.5
-    path.write_text(json.dumps(content))
-    done = tuned.snakemake(
-        "results/tiny/comparison/comparison.json", "--rerun-triggers", "mtime", "--allowed-rules", "compare"
-    )
-    path.write_text(before)
-    assert done.returncode == 0, done.stdout + done.stderr
-    found = Comparison.read(tuned.results / "comparison" / "comparison.json")
-    assert not found.valid and any(
-        "selected.json: is not what the trials' records give" in line for line in found.violations
-    )
-    tuned.run()
-    assert Comparison.read(tuned.results / "comparison" / "comparison.json").valid
 
 
 def test_a_bayesian_search_goes_round_by_round_and_on_where_it_was(tuned: Project) -> None:
@@ -161,7 +160,7 @@ def test_a_search_that_stops_trials_and_is_killed_ends_with_the_same(tuned: Proj
     """Killed once trials are compared, and taken up again: the same selection, from weights that are the same to the bit."""
     target = "results/tiny/sweep/cnn/selected.json"
     folder = tuned.results / "sweep" / "cnn"
-    longer = {"epochs": 12, "batch_size": 16, "checkpoint_seconds": 0.1}
+    longer = {"epochs": 8, "batch_size": 16, "checkpoint_seconds": 0.1}
     with written(tuned, {"trials": 4, "prune": {"after": [2], "reduction_factor": 2}}, training=longer):
         planned = tuned.planned(target)
         assert (planned["train_trial_to_rung"], planned["prune_trials"], planned["train_trial"]) == (4, 1, 4)
@@ -189,6 +188,6 @@ def test_a_search_that_stops_trials_and_is_killed_ends_with_the_same(tuned: Proj
             found[-1].append((folder / "selected.json").read_bytes())
         assert found[0] == found[1]
         outcomes = sorted(one[:2] for one in found[0][:4])
-        assert outcomes == [("completed", 12), ("completed", 12), ("pruned", 2), ("pruned", 2)]
+        assert outcomes == [("completed", 8), ("completed", 8), ("pruned", 2), ("pruned", 2)]
         assert not list(folder.rglob("checkpoint")) and not list(folder.rglob("*.safetensors"))
         assert tuned.planned(target) == {}
