@@ -97,6 +97,23 @@ def test_without_a_controller_a_roll_back_is_done_from_here(
     assert world.services == {"stable": "old", "candidate": None}
 
 
+def test_a_roll_back_does_not_wait_for_a_busy_controller(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    halted = []
+
+    class Front:
+        def halt(self) -> None:
+            halted.append(len(list(world.layout.orders.glob("*.json"))))
+
+    with driven(world):
+        pass
+    monkeypatch.setattr("assay.release.routing.front.front_of", lambda *_: Front())
+    with hold(world.layout.lock):
+        assert main(["release", "rollback", "digits", "--wait", "0"]) == 1
+    assert halted == [1], "the order was there before, so that no controller takes the halt back"
+
+
 def test_two_controllers_are_one_too_many(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     root = Path(__file__).parents[3]
     with driven(world):

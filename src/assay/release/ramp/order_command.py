@@ -1,6 +1,7 @@
 """`assay release pause | resume | promote | rollback`: a person's word, which always wins."""
 
 import argparse
+import contextlib
 import getpass
 import time
 from typing import TYPE_CHECKING, cast
@@ -10,6 +11,7 @@ from assay.holding import holder
 if TYPE_CHECKING:
     from assay.release.layout import Layout
     from assay.release.ramp.orders import Order
+    from assay.release.ramp.status import Standing
 
 EXIT_CODES = """exit codes:
   0  taken (rollback: nobody has the candidate any more)
@@ -49,12 +51,23 @@ def run(arguments: argparse.Namespace) -> int:
         )
     who = arguments.by or _user()
     name = orders.place(layout, order, by=who, reason=arguments.reason, at=standing.lines[-1].number)
-    if order == "rollback" and holder(layout.lock) is None:
-        from assay.release.ramp.start import drive
+    if order == "rollback":
+        _halt(standing)
+        if holder(layout.lock) is None:
+            from assay.release.ramp.start import drive
 
-        print("no controller runs: rolling back from here", flush=True)
-        drive(layout, until_over=True)
+            print("no controller runs: rolling back from here", flush=True)
+            drive(layout, until_over=True)
     return _await(layout, name, order, arguments.wait)
+
+
+def _halt(standing: "Standing") -> None:
+    """New requests go to the stable version from this instant, whatever keeps the controller busy."""
+    from assay.release.routing.front import front_of
+
+    # A front that cannot be had here is the controller's to tell.
+    with contextlib.suppress(ValueError, OSError):
+        front_of(standing.release, standing.layout).halt()
 
 
 def _await(layout: "Layout", name: str, order: "Order", seconds: float) -> int:
