@@ -288,3 +288,17 @@ def test_a_front_that_dies_while_a_version_is_swapped_is_started(world: World) -
     assert any("stable: serves old still" in text for text in built.progress.trouble)
     del world.broken["stable"]
     assert ticks(world, built).phase == "promoted"
+
+
+def test_a_release_is_not_over_before_its_candidate_has_ended(world: World) -> None:
+    built = begun(world)
+    until(world, built, "step", 0)
+    order(world, "rollback")
+    world.broken["stop"] = "it answers still"
+    ticks(world, built, most=5)
+    assert world.real == Real(0.0, 0.0, early=False)
+    assert not built.tick()
+    del world.broken["stop"]
+    assert ticks(world, built, most=3).phase == "rolled_back"
+    assert built.tick()
+    assert world.services["candidate"] is None

@@ -115,7 +115,12 @@ class Controller:
             self._go_on(look, as_wanted=not trouble)
         self._warn(look, trouble)
         self._write_progress()
-        return state.over and not trouble and self.state is state
+        return state.over and not trouble and self.state is state and self._is_alone()
+
+    def _is_alone(self) -> bool:
+        """Whether a candidate that nobody is sent to has ended; it answers what it has first."""
+        wanted = self.state.wanted.candidate
+        return wanted is not None or self.parts.services.running("candidate").version is None
 
     def _commit(self, change: Change) -> None:
         """On the disk first; what follows from it is done by the next `reconcile`."""
