@@ -121,7 +121,7 @@ class PythonFront(Front):
             raise FrontError(f"the front ended; {self._evidence()}")
 
     def _orphans(self) -> list[int]:
-        """Workers whose master was killed; each ends by itself when it notices."""
+        """Workers whose master was killed: they go on serving, and hold the port."""
         if self.running() is not None:
             return []
         return [pid for pid in holders(self.folder / "error.log") if str(self._pid) in command_line(pid)]
