@@ -211,7 +211,7 @@ def test_the_command(
         captured = capsys.readouterr()
         return captured.out if status == 0 else captured.err
 
-    assert "name the model: --model NAME" in said("list", status=2)
+    assert "has no model yet; add one: assay release registry add BUNDLE" in said("list", status=2)
     assert version in said("add", str(bundle), "--alias", "champion", "--reason", "won")
     assert said("list") == f"{version}  @champion\n"
     assert f"@champion: none → {version}  (won)" in said("show", "@champion")

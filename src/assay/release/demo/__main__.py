@@ -178,7 +178,7 @@ def _fault(bad: Bad) -> str:
         "slow": "takes far longer",
         "errors": "fails on images that the test set does not have",
         "nan": "gives no numbers for images that the test set does not have",
-        "drift": "was trained on wrong labels, and does not know",
+        "drift": "was trained on wrong labels, which its own test set has too",
     }[bad]
 
 

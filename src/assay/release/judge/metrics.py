@@ -92,7 +92,7 @@ class Score:
         }
 
     def reason(self) -> str:
-        stable, candidate = (None if harm is None else 1 - harm for harm in self.margin.means())
+        stable, candidate = ("none" if harm is None else f"{1 - harm:.3g}" for harm in self.margin.means())
         return f"mean value {candidate} with the candidate, {stable} with the stable version"
 
     def state(self) -> dict[str, Any]:

@@ -68,8 +68,11 @@ def _only_model(arguments: argparse.Namespace) -> str:
     found = sorted(path.parent.name for path in folder.glob("*/history.jsonl"))
     if len(found) == 1:
         return found[0]
-    which = f"one of {', '.join(found)}" if found else f"it; {folder} has none yet"
-    raise ValueError(f"assay release registry: name the model: --model NAME, {which}")
+    if not found:
+        raise ValueError(
+            f"assay release registry: {folder} has no model yet; add one: assay release registry add BUNDLE"
+        )
+    raise ValueError(f"assay release registry: name the model: --model NAME, one of {', '.join(found)}")
 
 
 def _add(registry: "Registry", arguments: argparse.Namespace) -> None:
