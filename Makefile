@@ -37,7 +37,7 @@ programs: ## what integration tests start and PyPI has, in an environment of its
 	$(python) tools/setup.py --environment .programs --requirements requirements/programs.txt --needs 2000000000
 
 integration: setup-dev ## the tests that need real programs; says which it skipped for want of which
-	@PATH="$$PATH:$(CURDIR)/.programs/bin" $(BIN)/python -m pytest tests/integration -rs
+	@PATH="$$PATH:$(CURDIR)/.programs/bin" $(BIN)/python -m pytest tests/integration -rs -n 2 --dist loadgroup --no-loadscope-reorder
 
 slow: setup-dev ## the tests that take long
 	@$(BIN)/python -m pytest -m slow -n $(WORKERS) --dist loadgroup

@@ -19,6 +19,17 @@ FAST = "-comp zstd -Xcompression-level 1"
 SLURM_CONF = Path("/etc/slurm/slurm.conf")
 """Where Slurm's programs look when no variable tells them: Snakemake's executor drops all of Slurm's variables."""
 SMALL = ("idna", "typing-extensions")
+MADE_ONCE = {"base", "cluster"}
+"""What the tests of one worker share: images come from the base, and a machine has one Slurm."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where several workers run (`--dist loadgroup`): whatever stands on an image or on Slurm with one, else a module with one."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent:
+            shared = MADE_ONCE.intersection(getattr(item, "fixturenames", ()))
+            item.add_marker(pytest.mark.xdist_group("image" if shared else item.path.stem))
 
 
 @pytest.fixture(scope="session")
