@@ -105,7 +105,7 @@ def measure(kind: str, options: argparse.Namespace, folder: Path) -> tuple[Resul
             batched.target("Assay, raw and batches", raw, servers.RAW),
         ]
         for module, start in (("litserve", servers.litserve), ("bentoml", servers.bentoml)):
-            python, why = servers.peer(options.bentoml if module == "bentoml" else options.peers, module)
+            python, why = servers.peer(options.peers, module)
             if python is None:
                 left_out.append(f"{module}: {why}")
             else:
@@ -174,12 +174,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--peers", type=Path, help="environment of requirements/serving-peers.txt")
-    parser.add_argument("--bentoml", type=Path, help="another environment that has BentoML")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=3, help="of each load")
     parser.add_argument("--networks", nargs="+", choices=list(networks.KINDS), default=list(networks.KINDS))
     options = parser.parse_args()
-    options.bentoml = options.bentoml or options.peers
     servers.find_wrk()
     for kind in options.networks:
         with tempfile.TemporaryDirectory(prefix="assay-serving-") as name:

@@ -63,7 +63,7 @@ def main() -> None:
     compile_lock("dev.txt", [*run, *DEFAULT_TORCH, *dev])
     compile_lock("programs.txt", groups["programs"])
     compile_lock("serve.txt", [*groups["serve"], *DEFAULT_TORCH], like="run.txt")
-    compile_lock("serving-peers.txt", [*groups["serving-peers"], DEFAULT_TORCH[0]], like="run.txt")
+    compile_lock("serving-peers.txt", [*groups["serving-peers"], DEFAULT_TORCH[0]])
     compile_lock("torch-oldest.txt", [*run, *OLDEST_TORCH, *test])
     compile_lock("torch-newest.txt", [*run, *NEWEST_TORCH, *test])
     lock_image(run)
