@@ -5,6 +5,7 @@ MINUTES = {
     "train": 240,
     "train_again": 240,
     "train_trial": 240,
+    "train_trial_to_rung": 240,
     "evaluate": 60,
     "evaluate_again": 60,
     "profile": 60,
