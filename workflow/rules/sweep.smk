@@ -48,7 +48,7 @@ use rule train_trial as train_trial_to_rung with:
         events="results/{experiment}/sweep/{arm}/trial-{trial}/seed-{seed}/rung-{rung}/log.jsonl",
     resources:
         **SPANNING,
-        runtime=requests.MINUTES["train_trial"],
+        runtime=requests.MINUTES["train_trial_to_rung"],
         slurm_extra="--signal=USR1@120",
         gpu=by_arm(lambda arm: gpus(arm) if NODES == 1 else 0),
         mem_mb=memory_mb(

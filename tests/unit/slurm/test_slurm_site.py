@@ -132,7 +132,7 @@ def test_jobs_with_gpus_ask_for_no_more_time_than_nodes_with_gpus_give() -> None
     gpus = replace(long, name="gpu", default=False, minutes=120, gpus=4)
     profile = yaml.safe_load(profile_text(site(partitions=(long, gpus)), "p.yaml"))
     assert profile["set-resources"] == {
-        rule: {"runtime": 120} for rule in ("train", "train_again", "train_trial")
+        rule: {"runtime": 120} for rule in ("train", "train_again", "train_trial", "train_trial_to_rung")
     }
     assert profile["default-resources"]["runtime"] == 60
     endless = site(partitions=(replace(long, minutes=30), replace(gpus, minutes=None)))
