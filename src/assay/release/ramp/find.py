@@ -60,4 +60,6 @@ def _known(folder: Path, given: str) -> str:
     guess = nearest(given, names)
     if guess:
         return f"did you mean `{guess}`?"
-    return f"{folder}/ has {', '.join(names)}" if names else f"{folder}/ has none"
+    if names:
+        return f"{folder}/ has {', '.join(names)}"
+    return f"{folder}/ here has none; begin one: assay release start FILE"
