@@ -48,7 +48,7 @@ def fronted(running: Fronted) -> Iterator[Fronted]:
     for role in ("stable", "candidate"):
         running.behave(role, "good")
     running.front.apply(running.plan(0.5, early=("earl",)))
-    running.reader.skip()
+    running.forget()
     yield running
     for part in running.parts.values():
         if part.process.poll() is not None:
@@ -203,17 +203,17 @@ def test_known_users_keep_their_version_without_the_identity_service(fronted: Fr
     known, unknown = with_role(0.5, True, 2)
     assert fronted.ask(known).role == "candidate"
     fronted.parts["identity"].kill()
-    assert fronted.ask(known).role == "candidate"
+    # Whichever of the front's processes answers.
+    assert {fronted.ask(known).role for _ in range(20)} == {"candidate"}
     assert fronted.ask(unknown).role == "stable"
-    assert sorted(a.route for a in fronted.observed(3)) == ["anonymous", "split", "split"]
+    assert sorted(a.route for a in fronted.observed(22)) == ["anonymous", *["split"] * 21]
 
 
 def test_an_identity_is_kept_no_longer_than_its_service_says(fronted: Fronted) -> None:
     before = len(fronted.asked())
     for _ in range(5):
         assert fronted.ask("lasting").status == 200
-    # Each of the front's processes may ask once.
-    assert 1 <= fronted.asked()[before:].count("lasting") <= 2
+    assert fronted.asked()[before:].count("lasting") == 1
     fronted.ask("brief")
     deadline = time.monotonic() + 20
     while fronted.asked().count("brief") < 3:
@@ -342,6 +342,7 @@ def test_a_full_disk_costs_no_user_anything(fronted: Fronted) -> None:
         access.unlink()
         access.with_name("kept").rename(access)
         fronted.front.apply(fronted.plan(0.5))
+    fronted.forget()
     fronted.ask("someone")
     assert fronted.observed(1)[0].user == user_digest("someone")
 

@@ -16,6 +16,7 @@ import orjson
 from assay.release.observations import Role
 from assay.release.routing.gunicorn import FOLDER
 from assay.release.routing.held import Active, Held
+from assay.release.routing.identities import FILE as IDENTITIES
 from assay.release.routing.identities import Identities
 from assay.release.routing.lines import Lines
 from assay.release.routing.nginx import ERRORS
@@ -102,7 +103,7 @@ class Application:
     def __init__(self, folder: Path) -> None:
         self._active = Active(folder)
         self._versions = Versions()
-        self._identities = Identities(self._versions)
+        self._identities = Identities(self._versions, folder / IDENTITIES)
         self._lines = Lines()
         self._rates = Rates()
 

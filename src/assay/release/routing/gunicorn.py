@@ -10,8 +10,9 @@ from pathlib import Path
 from assay.release.layout import Layout
 from assay.release.routing.front import Front, listen, port_is_free
 from assay.release.routing.held import FILE, Held
+from assay.release.routing.identities import forget
 from assay.release.routing.plan import FrontError, Plan
-from assay.release.routing.processes import command_line, ended, holders, wait_for
+from assay.release.routing.processes import command_line, end, ended, holders, wait_for
 from assay.release.routing.rotation import shift
 from assay.release.routing.split import UNITS, units
 from assay.release.schema import Limits, Routing
@@ -50,17 +51,13 @@ class PythonFront(Front):
     def stop(self, seconds: float = 30.0) -> None:
         pid = self.running()
         processes = [pid] if pid is not None else self._orphans()
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            for process in processes:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(process, number)
-            if wait_for(lambda: all(ended(process) for process in processes), seconds):
-                break
-            seconds = 5.0
+        if not end(processes, (signal.SIGTERM, signal.SIGKILL), seconds):
+            raise FrontError(f"the front (process {processes[0]}) does not end")
         for orphan in self._orphans():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(orphan, signal.SIGKILL)
         self._pid.unlink(missing_ok=True)
+        forget(self.folder)
 
     def rotate(self, size: int, keep: int) -> bool:
         return shift(self.layout.access, size, keep)
@@ -92,6 +89,7 @@ class PythonFront(Front):
     def _launch(self) -> None:
         for orphan in self._orphans():
             os.kill(orphan, signal.SIGKILL)
+        forget(self.folder)
         address, port = self.routing.address, self.routing.port
         if not wait_for(lambda: port_is_free(address, port), 2.0):
             raise FrontError(

@@ -16,7 +16,7 @@ from pathlib import Path
 from assay.release.layout import Layout
 from assay.release.routing.front import Front, listen, port_is_free
 from assay.release.routing.plan import FrontError, Plan, check_folder
-from assay.release.routing.processes import command_line, ended, holders, wait_for
+from assay.release.routing.processes import command_line, end, holders, wait_for
 from assay.release.routing.rotation import shift
 from assay.release.routing.split import units
 from assay.release.schema import Limits, Routing
@@ -58,17 +58,11 @@ class NginxFront(Front):
     def stop(self, seconds: float = 30.0) -> None:
         pid = self.running()
         processes = [pid] if pid is not None else self._orphans()
-        for number in (signal.SIGQUIT, signal.SIGTERM, signal.SIGKILL):
-            for process in processes:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(process, number)
-            if wait_for(lambda: all(ended(process) for process in processes), seconds):
-                break
-            seconds = 5.0
+        over = end(processes, (signal.SIGQUIT, signal.SIGTERM, signal.SIGKILL), seconds)
         for orphan in self._orphans():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(orphan, signal.SIGTERM)
-        if not all(ended(process) for process in processes):
+        if not over:
             raise FrontError(f"nginx (process {processes[0]}) does not end")
         self._pid.unlink(missing_ok=True)
         shutil.rmtree(self.folder / "identity-cache", ignore_errors=True)

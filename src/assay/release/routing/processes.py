@@ -1,8 +1,9 @@
 """Processes that outlive whoever started them, as /proc shows them."""
 
+import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 
@@ -30,6 +31,18 @@ def holders(path: Path) -> list[int]:
         if process.name.isdigit() and int(process.name) != os.getpid() and _has_open(process, str(path)):
             found.append(int(process.name))
     return sorted(found)
+
+
+def end(processes: Sequence[int], signals: Iterable[int], seconds: float) -> bool:
+    """Whether all have ended: the first signal has `seconds`, each harder one that follows five."""
+    for number in signals:
+        for process in processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, number)
+        if wait_for(lambda: all(ended(process) for process in processes), seconds):
+            return True
+        seconds = 5.0
+    return False
 
 
 def wait_for(condition: Callable[[], bool], seconds: float) -> bool:
