@@ -1,7 +1,5 @@
 """An archive of an experiment that ran in the image: checked on the host, and run again in the image to the bit."""
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,22 +11,9 @@ from assay.records import Record
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
 
-from project import TINY, copy_project
+from project import TINY, assay, copy_project
 
 pytestmark = pytest.mark.integration
-
-
-def assay(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
-    """Assay of this checkout, in a folder that has nothing of the experiment's."""
-    source = Path(__file__).parents[2] / "src"
-    return subprocess.run(
-        [sys.executable, "-m", "assay.cli", *words],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(source), "HOME": str(folder)},
-        capture_output=True,
-        text=True,
-        timeout=900,
-    )
 
 
 def test_an_archive_from_the_image_is_checked_and_run_again_in_it(

@@ -111,3 +111,15 @@ def copy_project(folder: Path) -> Project:
     project = Project(folder)
     project.write(TINY)
     return project
+
+
+def assay(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+    """Assay of this checkout, in a folder that has nothing of the experiment's."""
+    return subprocess.run(
+        [sys.executable, "-m", "assay.cli", *words],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY / "src"), "HOME": str(folder)},
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )

@@ -1,13 +1,10 @@
 """An experiment from its archive alone: checked, run again elsewhere to the same bits, and seen where its code is another."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
-from project import TINY, Project, copy_project
+from project import TINY, Project, assay, copy_project
 
 from assay.archive import zipped
 from assay.archive.reproduction import Reproduction
@@ -39,19 +36,6 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 def archive_of(project: Project) -> Path:
     return project.results / "archive" / "tiny.crate.zip"
-
-
-def assay(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
-    """Assay of this checkout, in a folder that has nothing of the experiment's."""
-    source = Path(__file__).parents[2] / "src"
-    return subprocess.run(
-        [sys.executable, "-m", "assay.cli", *words],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(source), "HOME": str(folder)},
-        capture_output=True,
-        text=True,
-        timeout=500,
-    )
 
 
 def test_an_archive_is_checked_and_comes_out_to_the_bit_elsewhere(own: Project, tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Releases as Prometheus metrics: what files and versions say, and what they do not."""
 
-import json
 import socket
 import threading
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from made_access import line
 from made_world import NEW, OLD, World, controller, release, ticks
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
@@ -26,24 +26,6 @@ from assay.release.server.plugs import load_plugs
 from assay.release.server.settings import Settings
 
 Told = dict[tuple[str, ...], float]
-LINE = {
-    "timestamp": 1.5,
-    "request_id": "r",
-    "user": "u",
-    "assigned": "candidate",
-    "route": "split",
-    "status": 200,
-    "seconds": 0.25,
-    "share": 0.1,
-    "generation": 3,
-    "stable": "127.0.0.1:1",
-    "candidate": "127.0.0.1:2",
-    "addresses": "127.0.0.1:2, 127.0.0.1:1",
-    "statuses": "500, 200",
-    "times": "0.100, 0.150",
-    "headers": "0.100, 0.149",
-}
-"""The candidate failed, the stable version answered."""
 HELD = Look(
     "wait",
     ("sample ratio: 400 of 500 compared users have the candidate",),
@@ -135,12 +117,12 @@ def test_where_a_release_stands(world: World) -> None:
 def test_what_users_had_is_counted_from_the_first_look_on(world: World) -> None:
     log = world.layout.access
     log.parent.mkdir()
-    log.write_text(json.dumps(LINE, separators=(",", ":")) + "\n")
+    log.write_bytes(line())
     collector = Collector(world.folder.parent)
     own = ("release=digits", "role=candidate")
     requests, attempts = "assay_release_requests_total", "assay_release_attempts_total"
     assert told_by(collector)[requests, "outcome=ok", *own] == 0, "what was there before is history"
-    bad = LINE | {
+    bad: dict[str, object] = {
         "assigned": "stable",
         "status": 503,
         "addresses": "127.0.0.1:1",
@@ -149,9 +131,9 @@ def test_what_users_had_is_counted_from_the_first_look_on(world: World) -> None:
         "headers": "9",
     }
     refused = bad | {"status": 422, "statuses": "422", "seconds": 99.0}
-    with log.open("a") as file:
-        file.writelines(json.dumps(one, separators=(",", ":")) + "\n" for one in (LINE, LINE, bad, refused))
-        file.write('{"timestamp":1')
+    with log.open("ab") as file:
+        file.writelines([line(), line(), line(**bad), line(**refused)])
+        file.write(b'{"timestamp":1')
     told = told_by(collector)
     assert told[requests, "outcome=ok", *own] == 2 and told[requests, "outcome=failed", *own] == 0
     assert told[attempts, "outcome=failed", *own] == 2, "though the users had good answers"
