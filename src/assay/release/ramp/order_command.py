@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, cast
 
 from assay.holding import holder
+from assay.release.ramp.options import declare_release
 
 if TYPE_CHECKING:
     from assay.release.layout import Layout
@@ -23,12 +24,7 @@ EXIT_CODES = """exit codes:
 def declare(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EXIT_CODES
-    parser.add_argument(
-        "release",
-        nargs="?",
-        metavar="RELEASE",
-        help="name, folder or file (default: the only one in releases/)",
-    )
+    declare_release(parser)
     parser.add_argument("--reason", default="no reason given", help="kept in the journal")
     parser.add_argument("--by", help="who orders it (default: this machine's user)")
     parser.add_argument("--wait", type=float, default=30.0, metavar="SECONDS", help="for it to be taken")

@@ -3,6 +3,8 @@
 import argparse
 import json
 
+from assay.release.ramp.options import declare_release
+
 EXIT_CODES = """exit codes with --exit-code (otherwise 0):
   0  promoted
   3  rolled back
@@ -13,12 +15,7 @@ EXIT_CODES = """exit codes with --exit-code (otherwise 0):
 def declare(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EXIT_CODES
-    parser.add_argument(
-        "release",
-        nargs="?",
-        metavar="RELEASE",
-        help="name, folder or file (default: the only one in releases/)",
-    )
+    declare_release(parser)
     parser.add_argument("--json", action="store_true", help="for programs")
     parser.add_argument("--exit-code", action="store_true", help="tell how it stands by the exit code")
 

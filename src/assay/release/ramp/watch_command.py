@@ -5,6 +5,8 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from assay.release.ramp.options import declare_release
+
 if TYPE_CHECKING:
     from assay.release.layout import Layout
 
@@ -14,12 +16,7 @@ INTERVAL_SECONDS = 1.0
 def declare(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = "exit codes: 0 promoted, 3 rolled back, 130 left with Ctrl-C (the release goes on)"
-    parser.add_argument(
-        "release",
-        nargs="?",
-        metavar="RELEASE",
-        help="name, folder or file (default: the only one in releases/)",
-    )
+    declare_release(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""gunicorn's worker for the identity service."""
+"""gunicorn's worker for the identity service and Assay's own front; a version's is one too."""
 
 from uvicorn_worker import UvicornWorker
 

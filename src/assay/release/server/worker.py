@@ -12,8 +12,8 @@ from typing import Any
 
 from uvicorn.config import Config
 from uvicorn.server import Server
-from uvicorn_worker import UvicornWorker
 
+from assay.release.security.worker import QuietWorker
 from assay.release.server.files import GroupFiles, Worker, this_process, write_quickly
 from assay.release.server.group import BACKLOG, Group, cores_of
 from assay.release.server.handover import give, offer
@@ -24,19 +24,10 @@ _NEVER, _AGAIN = 3, 1
 """Exit codes of a worker that cannot load: gunicorn ends with the first, and starts another after the second."""
 
 
-class GroupWorker(UvicornWorker):  # type: ignore[misc]
+class GroupWorker(QuietWorker):
     """gunicorn's worker class; `place` is its number among those that live, `app` the group."""
 
-    CONFIG_KWARGS = {
-        "loop": "uvloop",
-        "http": "httptools",
-        "ws": "none",
-        "lifespan": "off",
-        "access_log": False,
-        "proxy_headers": False,
-        "server_header": False,
-        "backlog": BACKLOG,
-    }
+    CONFIG_KWARGS = {**QuietWorker.CONFIG_KWARGS, "backlog": BACKLOG}
 
     place = 0
     app: Group
