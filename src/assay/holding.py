@@ -2,6 +2,8 @@
 
 import fcntl
 import os
+import random
+import time
 from pathlib import Path
 from typing import IO
 
@@ -17,12 +19,14 @@ def hold(path: Path) -> IO[str]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     file = path.open("a+", encoding="utf-8")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = holder_of(file)
-        file.close()
-        raise InUse(holder) from None
+    while not _locked(file, fcntl.LOCK_EX):
+        if not _locked(file, fcntl.LOCK_SH):
+            name = holder_of(file)
+            file.close()
+            raise InUse(name)
+        # Nobody holds it: somebody looks whether it is held (`holder`), and that is over in a moment.
+        fcntl.flock(file, fcntl.LOCK_UN)
+        time.sleep(random.uniform(0.001, 0.02))
     file.truncate(0)
     file.write(f"{os.getpid()} on {os.uname().nodename}\n")
     file.flush()
@@ -33,13 +37,19 @@ def holder(path: Path) -> str | None:
     """Who holds it, `PROCESS on HOST`; None: nobody does."""
     try:
         with path.open("r", encoding="utf-8") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not _locked(file, fcntl.LOCK_SH):
                 return holder_of(file)
     except FileNotFoundError:
         pass
     return None
+
+
+def _locked(file: IO[str], how: int) -> bool:
+    try:
+        fcntl.flock(file, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def holder_of(file: IO[str]) -> str:
