@@ -34,6 +34,8 @@ VARIABLE = "ASSAY_FORKSERVER"
 PRELOAD = ("torch", "torch._dynamo", "assay.training.run", "assay.evaluation.run", "assay.tracing.run")
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 _LENGTH = struct.Struct("!I")
+_STOP_SECONDS = 60.0
+"""For the server to end its children, which outlive it if it is killed."""
 
 Main = Callable[[list[str] | None], int]
 
@@ -66,7 +68,7 @@ class Server:
         assert self._process.stdin is not None
         self._process.stdin.close()
         try:
-            self._process.wait(timeout=10)
+            self._process.wait(timeout=_STOP_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -101,7 +103,9 @@ def _delegate(connection: socket.socket, script: str, arguments: list[str]) -> i
     connection.sendall(request)
     for number in FORWARDED:
         signal.signal(number, lambda received, _: connection.sendall(bytes([received])))
-    status = connection.recv(_LENGTH.size, socket.MSG_WAITALL)
+    status = b""
+    with contextlib.suppress(ConnectionError):
+        status = connection.recv(_LENGTH.size, socket.MSG_WAITALL)
     if len(status) < _LENGTH.size:
         print("assay: the process that forks jobs ended early; the job starts again", file=sys.stderr)
         return 1
@@ -140,7 +144,7 @@ def serve(listener: socket.socket) -> None:
                     clients[child] = client
                     selector.register(client, selectors.EVENT_READ, data=child)
             else:
-                _follow(key, selector)
+                _follow(key, clients, selector)
 
 
 def _preload(folder: Path) -> None:
@@ -160,7 +164,12 @@ def _receive(client: socket.socket) -> tuple[dict[str, object], list[int]] | Non
     if len(header) < _LENGTH.size or not ancillary:
         return None
     descriptors.frombytes(ancillary[0][2])
-    request = client.recv(_LENGTH.unpack(header)[0], socket.MSG_WAITALL)
+    length = _LENGTH.unpack(header)[0]
+    request = client.recv(length, socket.MSG_WAITALL)
+    if len(request) < length:
+        for descriptor in descriptors:
+            os.close(descriptor)
+        return None
     return json.loads(request), list(descriptors)
 
 
@@ -170,8 +179,11 @@ def _fork(client: socket.socket, inherited: tuple[socket.socket, ...]) -> int | 
         client.close()
         return None
     request, descriptors = received
+    # A signal for a child that has not come to its own handling of it yet waits, where this process would ignore it.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
     child = os.fork()
     if child:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         with contextlib.suppress(PermissionError):
             os.setpgid(child, child)
         for descriptor in descriptors:
@@ -199,6 +211,7 @@ def _work(request: dict[str, object], descriptors: list[int]) -> int:
     for number in (*FORWARDED, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, FORWARDED)
     os.setpgid(0, 0)
     for target, descriptor in enumerate(descriptors):
         os.dup2(descriptor, target)
@@ -239,9 +252,13 @@ def _reap(clients: dict[int, socket.socket], selector: selectors.BaseSelector) -
         client.close()
 
 
-def _follow(key: selectors.SelectorKey, selector: selectors.BaseSelector) -> None:
+def _follow(
+    key: selectors.SelectorKey, clients: dict[int, socket.socket], selector: selectors.BaseSelector
+) -> None:
     """A client sent a signal for its child, or is gone: then its child has nobody to work for."""
     assert isinstance(key.fileobj, socket.socket)
+    if clients.get(key.data) is not key.fileobj:  # its child has ended too, and was reaped a moment ago
+        return
     try:
         received = key.fileobj.recv(1)
     except OSError:

@@ -1,7 +1,11 @@
 """The server that forks jobs: the child behaves as a process of its own, and ends with its client and owner."""
 
+import array
+import json
 import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -37,9 +41,12 @@ def main(argv=None):
         a = torch.randn(400, 400)
         print(float((a @ a).sum()))
         return 0
+    if argv[0] == "wait":
+        time.sleep(600)
+        return 0
     signal.signal(signal.SIGTERM, lambda *_: (Path(argv[2]).write_text("asked to end"), sys.exit(7)))
     Path(argv[1]).write_text(str(os.getpid()))
-    time.sleep(60)
+    time.sleep(600)
     return 0
 
 if __name__ == "__main__":
@@ -74,7 +81,7 @@ def start(entry: Path, *arguments: str, **environment: str) -> "subprocess.Popen
     )
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 300) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "condition not reached in time"
@@ -90,7 +97,7 @@ def alive(pid: int) -> bool:
 
 def test_child_has_torch_loaded_and_the_clients_world(server: Server, entry: Path) -> None:
     client = start(entry, "report", "3", PLANTED="seen")
-    output, errors = client.communicate(timeout=60)
+    output, errors = client.communicate(timeout=300)
     loaded, folder, planted, pid, threads = output.split()
     assert (loaded, folder, planted) == ("True", str(entry.parent), "seen")
     assert int(pid) != client.pid
@@ -101,20 +108,20 @@ def test_child_has_torch_loaded_and_the_clients_world(server: Server, entry: Pat
 
 def test_without_server_the_entry_point_does_its_own_work(entry: Path) -> None:
     client = start(entry, "report", "3", **{VARIABLE: str(entry.parent / "no-such-socket")})
-    output, _ = client.communicate(timeout=60)
+    output, _ = client.communicate(timeout=300)
     assert output.split()[0] == "False" and int(output.split()[3]) == client.pid
     assert client.returncode == 3
 
 
 def test_same_bits_in_a_fork_and_in_a_fresh_process(server: Server, entry: Path) -> None:
-    forked, _ = start(entry, "compute").communicate(timeout=60)
-    fresh, _ = start(entry, "compute", **{VARIABLE: ""}).communicate(timeout=60)
+    forked, _ = start(entry, "compute").communicate(timeout=300)
+    fresh, _ = start(entry, "compute", **{VARIABLE: ""}).communicate(timeout=300)
     assert forked and forked == fresh
 
 
 def test_exception_reaches_the_client(server: Server, entry: Path) -> None:
     client = start(entry, "raise")
-    _, errors = client.communicate(timeout=60)
+    _, errors = client.communicate(timeout=300)
     assert client.returncode == 1
     assert "planted failure" in errors
 
@@ -124,7 +131,7 @@ def test_signal_is_handed_on(server: Server, entry: Path, tmp_path: Path) -> Non
     client = start(entry, "sleep", str(started), str(ended))
     wait_for(lambda: started.exists() and started.read_text() != "")
     client.terminate()
-    assert client.wait(timeout=60) == 7
+    assert client.wait(timeout=300) == 7
     assert ended.read_text() == "asked to end"
 
 
@@ -138,10 +145,63 @@ def test_killed_client_takes_its_child_along(server: Server, entry: Path, tmp_pa
     wait_for(lambda: not alive(child))
 
 
+def test_a_client_and_its_child_that_end_together_take_nobody_along(
+    server: Server, entry: Path, tmp_path: Path
+) -> None:
+    """The server hears of both at once, because a client that connects and says nothing holds it up."""
+    started = tmp_path / "pid"
+    client = start(entry, "sleep", str(started), str(tmp_path / "ended"))
+    wait_for(lambda: started.exists() and started.read_text() != "")
+    child = int(started.read_text())
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.connect(server.address)
+        time.sleep(0.2)
+        os.kill(child, signal.SIGKILL)
+        wait_for(lambda: not alive(child))
+        client.kill()
+        client.wait()
+    still_serves(entry)
+
+
+def still_serves(entry: Path) -> None:
+    client = start(entry, "report", "3")
+    output, errors = client.communicate(timeout=300)
+    assert client.returncode == 3 and output.startswith("True"), errors
+
+
+def asked(server: Server, entry: Path, *arguments: str) -> tuple[socket.socket, bytes]:
+    """A connection over which files were handed, and the request that is to follow."""
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "src")}
+    content = {"script": str(entry), "argv": arguments, "cwd": str(entry.parent), "env": environment}
+    request = json.dumps(content).encode()
+    connection = socket.socket(socket.AF_UNIX)
+    connection.connect(server.address)
+    files = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0, 1, 2]))]
+    connection.sendmsg([struct.pack("!I", len(request))], files)
+    return connection, request
+
+
+def test_a_client_killed_while_it_asks_takes_nobody_along(server: Server, entry: Path) -> None:
+    connection, request = asked(server, entry, "report", "3")
+    connection.sendall(request[:10])
+    connection.close()
+    still_serves(entry)
+
+
+def test_a_signal_before_the_child_has_begun_is_not_lost(server: Server, entry: Path) -> None:
+    for _ in range(20):
+        connection, request = asked(server, entry, "wait")
+        with connection:
+            connection.sendall(request + bytes([signal.SIGTERM]))
+            connection.settimeout(300)
+            status = connection.recv(4, socket.MSG_WAITALL)
+        assert struct.unpack("!I", status) == (128 + signal.SIGTERM,)
+
+
 def test_a_childs_temporary_files_are_where_its_client_wants_them(
     server: Server, entry: Path, tmp_path: Path
 ) -> None:
-    out, errors = start(entry, "temporary", TMPDIR=str(tmp_path)).communicate(timeout=120)
+    out, errors = start(entry, "temporary", TMPDIR=str(tmp_path)).communicate(timeout=300)
     assert out == f"{tmp_path}\n", errors
 
 
@@ -150,7 +210,7 @@ def test_all_ends_with_the_owner(entry: Path, tmp_path: Path) -> None:
     temporary = Path(tempfile.mkdtemp())  # a socket's path is short
     owner_code = (
         "import subprocess, sys, time; from assay.forkserver import Server; s = Server();"
-        "p = subprocess.Popen([sys.executable, *sys.argv[1:]]); print(s._process.pid, s.address, flush=True); time.sleep(60)"
+        "p = subprocess.Popen([sys.executable, *sys.argv[1:]]); print(s._process.pid, s.address, flush=True); time.sleep(600)"
     )
     started = tmp_path / "pid"
     owner = subprocess.Popen(
@@ -162,7 +222,7 @@ def test_all_ends_with_the_owner(entry: Path, tmp_path: Path) -> None:
     assert owner.stdout is not None
     number, address = owner.stdout.readline().split()
     server_pid = int(number)
-    wait_for(lambda: started.exists() and started.read_text() != "", seconds=30)
+    wait_for(lambda: started.exists() and started.read_text() != "")
     child = int(started.read_text())
     os.kill(owner.pid, signal.SIGKILL)
     owner.wait()
