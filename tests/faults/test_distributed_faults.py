@@ -1,6 +1,5 @@
 """Runs on several devices: what they share with one device, and how they end when a rank or a node does."""
 
-import contextlib
 import os
 import secrets
 import signal
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from ports import claim
 from safetensors.torch import load_file
 from training_processes import SETTINGS, digits, essence, finish, lines, samplers, start, wait_for_checkpoint
 
@@ -87,8 +87,7 @@ def free_job() -> int:
         place = meeting(
             Execution(nodes=2), environment | {"SLURM_STEP_ID": "0", "SLURM_STEP_NODELIST": "localhost"}
         )
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("", place.port))
+        if claim(place.port):
             return job
 
 

@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import socket
 import threading
 import time
 import urllib.parse
@@ -14,6 +13,9 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import yaml
+from ports import free_port
+
+__all__ = ["free_port"]
 
 T = TypeVar("T")
 MONITORING = Path(__file__).parents[2] / "monitoring"
@@ -55,13 +57,6 @@ class Receiver:
             and alert["labels"]["alertname"] == name
             and labels.items() <= alert["labels"].items()
         ]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def get(url: str, **parameters: str) -> Any:

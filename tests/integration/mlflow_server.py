@@ -4,15 +4,16 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 import urllib.request
 from pathlib import Path
 from typing import Any, Self
 
+from ports import free_port
+
 MISSING: list[str] = [] if shutil.which("mlflow") else ["mlflow (make programs)"]
-START_SECONDS = 120.0
+START_SECONDS = 300.0
 
 
 class Server:
@@ -20,9 +21,7 @@ class Server:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = int(free.getsockname()[1])
+        self.port = free_port()
         self.uri = f"http://127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -53,7 +52,7 @@ class Server:
         """With its workers, at once."""
         if self._process is not None:
             os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait(timeout=20)
+            self._process.wait(timeout=120)
             self._process = None
 
     def __exit__(self, *_: object) -> None:
@@ -61,7 +60,7 @@ class Server:
 
     def _answers(self) -> bool:
         try:
-            with urllib.request.urlopen(f"{self.uri}/health", timeout=1) as answer:
+            with urllib.request.urlopen(f"{self.uri}/health", timeout=10) as answer:
                 return bool(answer.status == 200)
         except OSError:
             return False

@@ -3,12 +3,13 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import time
 import urllib.request
 from pathlib import Path
 from typing import Self
+
+from ports import free_port
 
 PACKAGES = {
     "apptainer": "apptainer",
@@ -21,7 +22,7 @@ MISSING: list[str] = sorted(package for program, package in PACKAGES.items() if 
 """The Debian packages to install before images can be built from a registry."""
 
 INCLUDED = "python3,python3-venv,ca-certificates,openssh-server"
-START_SECONDS = 20.0
+START_SECONDS = 120.0
 
 
 class Registry:
@@ -29,9 +30,7 @@ class Registry:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.address = f"127.0.0.1:{free.getsockname()[1]}"
+        self.address = f"127.0.0.1:{free_port()}"
 
     def __enter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -58,14 +57,14 @@ class Registry:
 
     def _answers(self) -> bool:
         try:
-            with urllib.request.urlopen(f"http://{self.address}/v2/", timeout=1) as answer:
+            with urllib.request.urlopen(f"http://{self.address}/v2/", timeout=10) as answer:
                 return bool(answer.status == 200)
         except OSError:
             return False
 
     def __exit__(self, *_: object) -> None:
         self._process.terminate()
-        self._process.wait(timeout=20)
+        self._process.wait(timeout=120)
 
     def push(self, layout: Path, name: str, tag: str) -> str:
         """Put an image of an OCI layout into the registry; gives its digest."""

@@ -6,7 +6,6 @@ the cluster's own, and lie in one folder.
 
 import getpass
 import os
-import random
 import secrets
 import shutil
 import signal
@@ -17,6 +16,8 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Self, TypeVar
+
+from ports import free_port
 
 T = TypeVar("T")
 
@@ -233,7 +234,7 @@ class Cluster:
         if any(self.folder.iterdir()):
             raise ValueError(f"{self.folder}: a cluster needs an empty folder of its own")
         services = ("database", "accounting", "controller", *NODES)
-        self.ports = dict(zip(services, free_ports(len(services)), strict=True))
+        self.ports = {service: free_port() for service in services}
         self._configure()
         self._start_munge()
         self._start_database()
@@ -383,27 +384,6 @@ def found(program: str) -> str:
 
 def is_up(state: str) -> bool:
     return not state.startswith("down") and not state.endswith("*")
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody uses, below those from which the system takes the port of an outgoing connection."""
-    ports: list[int] = []
-    for port in random.sample(range(20000, 32000), 12000):
-        if len(ports) == count:
-            break
-        if not in_use(port):
-            ports.append(port)
-    return ports
-
-
-def in_use(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("", port))
-        except OSError:
-            return True
-    return False
 
 
 def listens(port: int) -> bool:

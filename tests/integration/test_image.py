@@ -3,7 +3,6 @@
 import getpass
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -11,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ports import free_port
 
 from assay.config.bases import Base
 from assay.image import apptainer
@@ -113,13 +113,8 @@ def test_a_digest_that_the_registry_does_not_have_is_refused(small_recipe: Recip
         build(Recipe(other, small_recipe.containers), tmp_path)
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
-USER = "assay-ssh-test"
+USER = f"assay-ssh-{os.getpid()}"
+"""Of this run alone: another may be going on, or have been killed before it removed its user."""
 
 
 @pytest.fixture
@@ -155,14 +150,14 @@ def server(small_image: Place, key: Path, somebody: list[str], tmp_path: Path) -
     process = subprocess.Popen(
         [*command, "--port", str(port), "--keys", f"{key}.pub"], stdout=log, stderr=subprocess.STDOUT
     )
-    end = time.monotonic() + 30
+    end = time.monotonic() + 120
     while "listening" not in (text := (tmp_path / "ssh.log").read_text()):
         if time.monotonic() > end or process.poll() is not None:
             raise AssertionError(text)
         time.sleep(0.2)
     yield port
     process.terminate()
-    process.wait(timeout=20)
+    process.wait(timeout=120)
 
 
 def ssh(port: int, *options: str) -> "subprocess.CompletedProcess[str]":

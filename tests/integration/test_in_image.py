@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ports import free_port
 
 from assay.config.bases import Base
 from assay.image.recipe import Place, Recipe, place
@@ -157,9 +157,7 @@ def test_the_dag_builds_an_image_that_is_not_there(contained: Contained, base: B
 @pytest.fixture
 def jupyter(image: Place, tmp_path: Path) -> Iterator[int]:
     """JupyterLab in the image; gives its port."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = int(free.getsockname()[1])
+    port = free_port()
     log = (tmp_path / "jupyter.log").open("w")
     words = ["--port", str(port), "--IdentityProvider.token=right", "--notebook-dir", str(tmp_path)]
     words += ["--allow-root"] if os.geteuid() == 0 else []
@@ -175,14 +173,14 @@ def jupyter(image: Place, tmp_path: Path) -> Iterator[int]:
         *words,
     ]
     process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=tmp_path)
-    end = time.monotonic() + 90
+    end = time.monotonic() + 300
     while answer(port, "right") != 200:
         if time.monotonic() > end or process.poll() is not None:
             raise AssertionError((tmp_path / "jupyter.log").read_text())
         time.sleep(0.5)
     yield port
     process.terminate()
-    process.wait(timeout=30)
+    process.wait(timeout=120)
 
 
 def answer(port: int, token: str) -> int:

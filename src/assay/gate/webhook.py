@@ -56,7 +56,9 @@ def notify(
     thread = threading.Thread(target=_attempts, args=(gate, url, deadline, pauses, found), daemon=True)
     thread.start()
     thread.join(seconds)
-    problem = found[-1] if not thread.is_alive() else f"no answer within {seconds:g} s"
+    # The last attempt gives up at the same moment as this thread: whichever is first, it is told alike.
+    unanswered = thread.is_alive() or found[-1] == TimeoutError.__name__
+    problem = f"no answer within {seconds:g} s" if unanswered else found[-1]
     return None if problem == "" else f"webhook at {urlsplit(url).hostname}: {problem}"
 
 

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from xml.etree import ElementTree
 
 import pytest
 from conftest_gate import GOOD, moved
+from ports import free_port
 
 from assay.cli import main
 from assay.gate.junit import junit
@@ -179,12 +179,21 @@ def serve() -> Iterator[Callable[..., Server]]:
 NO_PAUSE = (0.0, 0.0)
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> float:
+    """Seconds for which a server may be stopped without having failed to answer."""
+    from assay.gate import webhook
+
+    monkeypatch.setattr(webhook, "SECONDS_PER_ATTEMPT", 300.0)
+    return 300.0
+
+
 def test_the_webhook_gets_the_json(
-    found: Gate, serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+    found: Gate, serve: Callable[..., Server], patient: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ASSAY_WEBHOOK_TOKEN", "TOKEN-1")
     server = serve()
-    assert notify(found, server.url) is None
+    assert notify(found, server.url, seconds=patient) is None
     ((headers, body),) = server.received
     assert Gate.model_validate_json(body) == found
     assert headers["Authorization"] == "Bearer TOKEN-1" and headers["Content-Type"] == "application/json"
@@ -201,17 +210,33 @@ def test_the_webhook_gets_the_json(
     ],
 )
 def test_the_webhook_tries_again_where_that_can_help(
-    found: Gate, serve: Callable[..., Server], answers: tuple[int, ...], tries: int, arrives: bool
+    found: Gate,
+    serve: Callable[..., Server],
+    patient: float,
+    answers: tuple[int, ...],
+    tries: int,
+    arrives: bool,
 ) -> None:
     server = serve(*answers)
-    problem = notify(found, server.url, pauses=NO_PAUSE)
+    problem = notify(found, server.url, seconds=patient, pauses=NO_PAUSE)
     assert len(server.received) == tries and (problem is None) == arrives
     assert problem is None or ("SECRET" not in problem and str(answers[-1]) in problem)
 
 
 def test_a_webhook_that_hangs_is_given_up(found: Gate, serve: Callable[..., Server]) -> None:
-    server = serve(200, delay=30)
+    server = serve(200, delay=600)
     assert notify(found, server.url, seconds=0.3) == "webhook at 127.0.0.1: no answer within 0.3 s"
+
+
+def test_one_whose_attempt_ends_before_the_wait_for_it_is_told_alike(
+    found: Gate, serve: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from assay.gate import webhook
+
+    monkeypatch.setattr(webhook, "SECONDS_PER_ATTEMPT", 0.05)
+    server = serve(200, delay=600)
+    problem = notify(found, server.url, seconds=60, pauses=NO_PAUSE)
+    assert problem == "webhook at 127.0.0.1: no answer within 60 s"
 
 
 def test_a_dead_webhook_changes_no_exit_code_and_tells_no_secret(
@@ -222,9 +247,7 @@ def test_a_dead_webhook_changes_no_exit_code_and_tells_no_secret(
     monkeypatch.setattr(webhook, "_PAUSES", NO_PAUSE)
     monkeypatch.setenv("ASSAY_WEBHOOK_TOKEN", "TOKEN-1\nX")
     sides = [str(side("candidate")), "--baseline", str(side("baseline")), "--webhook"]
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        dead = f"http://127.0.0.1:{closed.getsockname()[1]}/SECRET"
+    dead = f"http://127.0.0.1:{free_port()}/SECRET"
     for url in (dead, "https://user:SECRET@host/x", "SECRET", "file:///SECRET", "http://[SECRET/x", ""):
         monkeypatch.setenv("ASSAY_WEBHOOK_URL", url)
         assert main(["gate", *sides]) == 0

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ports import free_port
 
 from assay.cli import main
 from assay.monitoring import programs, stack
@@ -43,15 +44,7 @@ DEAF = f"{ANSWERS}\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n{LISTEN}"
 
 
 def free_ports() -> list[str]:
-    sockets = [socket.socket() for _ in programs.PORTS]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    words = [
-        f"--{name}-port={one.getsockname()[1]}" for name, one in zip(programs.PORTS, sockets, strict=True)
-    ]
-    for one in sockets:
-        one.close()
-    return words
+    return [f"--{name}-port={free_port()}" for name in programs.PORTS]
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from made_bundle import made_bundle, made_results
 from made_world import release
+from ports import free_port
 
 from assay.release.bundle.manifest import Claim, Verdict
 from assay.release.layout import Layout
@@ -35,12 +36,6 @@ def jwks(tmp_path: Path) -> Path:
 def made(jwks: Path, port: int = 0, **changes: Any) -> Release:
     token = {"jwks": str(jwks), "algorithms": ["EdDSA"], "audience": "x"}
     return release(serving={"jwt": token}, routing={"port": port or free_port()}, **changes)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def refused(release: Release, tmp_path: Path, pair: Pair, forced: str | None = None) -> str:

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from made_access import line
 from made_world import NEW, OLD, World, controller, release, ticks
+from ports import free_port
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from test_log import served
@@ -61,13 +62,6 @@ def world(tmp_path: Path) -> World:
     settings["routing"] |= {"port": free_port(), "address": "127.0.0.1"}
     world.layout.resolved.write_text(yaml.safe_dump(settings))
     return world
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.fixture

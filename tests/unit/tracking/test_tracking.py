@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ports import free_port
 
 from assay.cli import main
 from assay.config.tracking import problem_of_uri
@@ -37,9 +38,7 @@ def results(tmp_path: Path) -> Path:
 @pytest.fixture
 def nobody() -> str:
     """An address at which nothing listens."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{free.getsockname()[1]}"
+    return f"http://127.0.0.1:{free_port()}"
 
 
 @pytest.fixture

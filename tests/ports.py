@@ -1,0 +1,36 @@
+"""Ports for the servers that tests start, which nobody else is given in the meantime.
+
+A port that the kernel chose and that was let go of again is handed out to the next who asks, before the server that it
+was for has bound it. These lie below those that the kernel hands out, and each is held against the tests of all other
+processes by a name that one process on this machine has at a time (`assay.isolation.names`), until this one ends.
+"""
+
+import random
+import socket
+
+FIRST_PORT, PORTS = 10_000, 10_000
+"""Below the ports at which the nodes of a run meet (`assay.training.rendezvous`)."""
+_claimed: list[socket.socket] = []
+
+
+def free_port() -> int:
+    """A port at which nobody listens, and which is this process's to give to a server."""
+    for port in random.SystemRandom().sample(range(FIRST_PORT, FIRST_PORT + PORTS), PORTS):
+        if claim(port):
+            return port
+    raise RuntimeError("every port is taken")
+
+
+def claim(port: int) -> bool:
+    """Hold a port against all other tests; False where one of them has it, or somebody listens."""
+    name = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        name.bind(f"\0assay-test-port/{port}")
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("", port))
+    except OSError:
+        name.close()
+        return False
+    _claimed.append(name)
+    return True
