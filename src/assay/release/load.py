@@ -37,6 +37,7 @@ RELEASE = Kind(
         ("routing", "tls"): "`tls: {certificate: tls/chain.pem, key: tls/key.pem}`",
         ("routing", "tls", "certificate"): "`certificate: tls/chain.pem`",
         ("routing", "tls", "key"): "`key: tls/key.pem`",
+        ("routing", "trusted_proxies"): "`trusted_proxies: [10.0.0.0/8]`",
         ("ramp", "steps"): "`steps: [{share: 0.01}, {share: 0.1}, {share: 0.5}, {share: 1.0}]`",
         ("ramp", "steps", "share"): "`share: 0.1`",
         ("webhook",): "`webhook: https://hooks.example.org/releases`",

@@ -1,8 +1,9 @@
 """The release file: two versions, how they are served and routed, how far and how fast, and when to turn back."""
 
+import ipaddress
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from assay.config.arm import Name, Section
 
@@ -135,6 +136,33 @@ class Routing(Section):
     early_users: list[str] = Field(
         default=[], description="Users (`sub`) who have the candidate from the first step on."
     )
+    trusted_proxies: list[str] = Field(
+        default=[],
+        description="Addresses and networks (CIDR) of proxies and load balancers before the front: of them alone "
+        "`X-Forwarded-For` is believed.",
+    )
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, written: list[str]) -> list[str]:
+        return [_network(text) for text in written]
+
+
+def _network(text: str) -> str:
+    """As it is usually written. Raises: ValueError for what is none, or is everyone."""
+    try:
+        network = ipaddress.ip_network(text)
+    except ValueError:
+        try:
+            meant = f"`{ipaddress.ip_network(text, strict=False)}`"
+        except ValueError:
+            meant = "e.g. `10.0.0.0/8`, `192.0.2.7` or `fd00::/8`"
+        raise ValueError(f"{text!r} is no address and no network; write {meant}") from None
+    if network.prefixlen == 0:
+        raise ValueError(f"{text!r} is everyone, so every client could forge its address; name your proxies")
+    if network.version == 6 and (network.network_address.ipv4_mapped or "%" in text):
+        raise ValueError(f"{text!r}: write an IPv4 address as such, and none with a zone")
+    return str(network)
 
 
 class Step(Section):

@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from assay.release.observations import Role
+from assay.release.routing.forwarded import client
 from assay.release.routing.gunicorn import FOLDER
 from assay.release.routing.held import Active, Held
 from assay.release.routing.identities import FILE as IDENTITIES
@@ -69,6 +70,8 @@ class Request:
     began: float = field(default_factory=time.perf_counter)
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     user: str = ""
+    client: str = ""
+    """Address of whoever asks."""
     choice: Choice = ANONYMOUS
     tries: list[tuple[str, int | None, float, bool]] = field(default_factory=list)
     """Address, status (None: left before), seconds, whether the version answered."""
@@ -110,8 +113,8 @@ class Application:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "http", "lifespan is off"
         held, halted = self._active.now()
-        request = Request(held, halted)
         scope["headers"] = [(name, value.strip(b" \t")) for name, value in scope["headers"]]
+        request = Request(held, halted, client=_client(scope, held))
         if scope["path"] == "/predict":
             await self._predict(request, scope, receive, send)
         elif scope["path"] == "/_assay/front" and _opened(scope, held.token):
@@ -137,7 +140,7 @@ class Application:
 
     async def _answered(self, request: Request, scope: Scope, receive: Receive) -> tuple[int, Headers, bytes]:
         held = request.held
-        if held.per_address and not self._rates.take(str((scope.get("client") or [""])[0]), held.per_address):
+        if held.per_address and not self._rates.take(request.client, held.per_address):
             raise Refused(429)
         if not _can_be_sent(scope):
             raise Refused(400)
@@ -211,6 +214,15 @@ def _opened(scope: Scope, token: str) -> bool:
     return len(given) == 1 and hmac.compare_digest(given[0], token.encode())
 
 
+def _client(scope: Scope, held: Held) -> str:
+    peer = str((scope.get("client") or [""])[0])
+    if not held.trusted:
+        return peer
+    return client(
+        peer, [value for name, value in scope["headers"] if name == b"x-forwarded-for"], held.trusted
+    )
+
+
 def _can_be_sent(scope: Scope) -> bool:
     return _QUERY.fullmatch(scope["query_string"]) is not None and all(
         _VALUE.fullmatch(value) for _, value in scope["headers"]
@@ -219,7 +231,7 @@ def _can_be_sent(scope: Scope) -> bool:
 
 def _forwarded(scope: Scope, request: Request) -> Headers:
     """A header with an underscore goes no further: some servers take it for one with a hyphen."""
-    header, client = request.held.header.encode(), str((scope.get("client") or [""])[0])
+    header = request.held.header.encode()
     passed = [
         (name, value)
         for name, value in scope["headers"]
@@ -228,7 +240,7 @@ def _forwarded(scope: Scope, request: Request) -> Headers:
     hosts = [value for name, value in scope["headers"] if name == b"host"]
     own = {
         b"host": hosts[0] if len(hosts) == 1 else b"assay",
-        b"x-forwarded-for": client.encode(),
+        b"x-forwarded-for": request.client.encode(),
         b"x-forwarded-proto": b"https" if request.held.secure else b"http",
         b"x-request-id": request.id.encode(),
         b"x-assay-assigned": request.choice.assigned.encode(),

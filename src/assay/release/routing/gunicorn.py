@@ -80,6 +80,7 @@ class PythonFront(Front):
             per_address=self.limits.per_address,
             access=str(self.layout.access.absolute()),
             secure=self.routing.tls is not None,
+            trusted_proxies=self.routing.trusted_proxies,
         )
         return {FILE: held.text()}
 

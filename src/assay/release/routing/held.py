@@ -1,10 +1,12 @@
 """What Assay's own front holds: a file that every worker looks at with each request, so that a change is one rename."""
 
+import ipaddress
 import json
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+from assay.release.routing.forwarded import Network
 from assay.release.routing.plan import GO
 from assay.release.routing.split import UNITS, Split, units
 
@@ -32,6 +34,8 @@ class Held:
     access: str
     secure: bool
     """Whether clients come by HTTPS."""
+    trusted_proxies: list[str]
+    trusted: tuple[Network, ...] = field(init=False, compare=False)
     split: Split = field(init=False, compare=False)
     stopped: Split = field(init=False, compare=False)
 
@@ -39,11 +43,13 @@ class Held:
         share = units(self.share) / UNITS
         early, testers = frozenset(self.early), frozenset(self.testers)
         has = self.candidate is not None
+        trusted = tuple(ipaddress.ip_network(text) for text in self.trusted_proxies)
+        object.__setattr__(self, "trusted", trusted)
         object.__setattr__(self, "split", Split(self.salt, share, early, testers, self.any_tester, has))
         object.__setattr__(self, "stopped", Split(self.salt, 0.0, early, testers, self.any_tester, False))
 
     def text(self) -> str:
-        said = {name: value for name, value in asdict(self).items() if name not in ("split", "stopped")}
+        said = {made.name: getattr(self, made.name) for made in fields(self) if made.init}
         return json.dumps(said) + "\n"
 
 

@@ -114,6 +114,7 @@ class NginxFront(Front):
             header=self.routing.header,
             listen=listen(self.routing.address, self.routing.port),
             tls=tls,
+            trusted_proxies=self.routing.trusted_proxies,
             body_bytes=self.limits.body_bytes,
             timeout_ms=max(2, round(self.limits.timeout_seconds * 1000)),
             per_address=self.limits.per_address,

@@ -29,6 +29,7 @@ HELD = Held(
     per_address=None,
     access="access.jsonl",
     secure=False,
+    trusted_proxies=[],
 )
 
 
