@@ -39,7 +39,7 @@ def promtool(
     tests = {"rule_files": ["rules.yml"], "evaluation_interval": "15s", "tests": cases}
     (folder / "tests.yml").write_text(yaml.safe_dump(tests))
     command = [str(PROMTOOL), "test", "rules", "tests.yml"]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
 
 
 def _case(name: str, series: dict[str, str], checks: list[dict[str, Any]]) -> dict[str, Any]:

@@ -30,6 +30,10 @@ CONTROLLER, OVER = named("assay_release_controller_up"), named("assay_release_ov
 FRONT, HELD, SPLIT = (named(f"assay_release_{name}") for name in ("front_up", "held", "split_wrong"))
 DRIFT = named("assay_release_warnings", kind="drift")
 DROPPED = named("assay_serving_log_lines_total", role="candidate", outcome="dropped")
+USABLE, CHANGED, ROTATION = (
+    named(f"assay_serving_keys_{name}", role="candidate", file="jwks")
+    for name in ("usable", "changed_timestamp_seconds", "rotation_seconds")
+)
 USERS = named("assay_release_requests_total", role="stable", outcome="failed")
 HEALTHY = {
     named("assay_release_attempts_total", role="candidate", outcome="ok"): "0+100x80",
@@ -49,6 +53,9 @@ HEALTHY = {
     named("assay_release_warnings", kind="judge"): "1x80",
     DROPPED: "0x80",
     named("assay_serving_log_lines_total", role="candidate", outcome="written"): "0+100x80",
+    USABLE: "1x80",
+    CHANGED: "0x80",
+    ROTATION: "2000x80",
     named("up"): "1x80",
 }
 """Twenty minutes of a step, a value each 15 s."""
@@ -134,6 +141,22 @@ TRIPS = {
         CANDIDATE,
         "digits: the candidate version dropped lines of its prediction log",
     ),
+    "keys cannot be used": Trip(
+        HEALTHY | {USABLE: "1x20 0x60"},
+        "AssayKeysUnusable",
+        "6m",
+        "7m",
+        CANDIDATE | {"file": "jwks"},
+        "digits: the candidate version cannot use its file of keys (jwks)",
+    ),
+    "keys are too old": Trip(
+        HEALTHY | {ROTATION: "300x80"},
+        "AssayKeysStale",
+        "6m",
+        "7m",
+        CANDIDATE | {"file": "jwks"},
+        "digits: the keys of the candidate version (jwks) are 7m 0s old",
+    ),
     "exporter": Trip(
         {named("up"): "1x20 0x60"},
         "AssayReleaseExporterDown",
@@ -151,6 +174,11 @@ SILENT = {
     "held, and decided in time": HEALTHY | {HELD: "0x20 1x19 0x41"},
     "promoted, and the controller has ended": HEALTHY | {CONTROLLER: "0x80", OVER: "1x80"},
     "drift that a finished release had": HEALTHY | {DRIFT: "1x80", OVER: "1x80"},
+    "a file that was half written for a moment": HEALTHY | {USABLE: "1x20 0x2 1x58"},
+    "keys that were written anew in time": HEALTHY | {ROTATION: "900x80", CHANGED: "0x39 580x40"},
+    "old keys of which no rotation was promised": {
+        name: text for name, text in HEALTHY.items() if name != ROTATION
+    },
     "no release": {named("up"): "1x80"},
 }
 

@@ -50,6 +50,10 @@ class Jwt(Section):
     )
     audience: str = Field(min_length=1, description="What `aud` must say.")
     issuer: str | None = Field(default=None, description="What `iss` must say; null: anything.")
+    rotation_days: Annotated[float, Field(gt=0)] | None = Field(
+        default=None,
+        description="The file is written anew at least so often: an older one raises an alert; null: no alert.",
+    )
     leeway_seconds: Seconds = Field(default=10, description="Clock difference that is forgiven.")
     required: bool = Field(
         default=True,

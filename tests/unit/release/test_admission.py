@@ -142,11 +142,14 @@ def test_what_is_asked_for_is_asked_of_a_request(tmp_path: Path, monkeypatch: py
         admission.identify([])
     with pytest.raises(Refusal):
         admission.check(b"POST", b"/predict", {}, b"", b"r")
-    assert admission.problems() == []
+    standing = admission.standings()
+    assert standing["jwks"] == (True, pytest.approx(jwks.stat().st_mtime))
+    assert standing["signatures"] == (True, pytest.approx(callers.stat().st_mtime))
     callers.write_text("half")
     monkeypatch.setattr(sources, "LOOK", 0.0)
     with pytest.raises(Refusal):
         admission.check(b"POST", b"/predict", {}, b"", b"r")
+    assert not admission.standings()["signatures"].usable and admission.standings()["jwks"].usable
     admission.close()
     nothing = Admission(Serving(), "stable", None, None)
     assert nothing.identify([b"Bearer whatever"]) == ""

@@ -1,5 +1,6 @@
 """Releases as Prometheus metrics: what files and versions say, and what they do not."""
 
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -9,18 +10,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from cryptography.hazmat.primitives.asymmetric import ed25519
 from made_access import line
 from made_world import NEW, OLD, World, controller, release, ticks
 from ports import free_port
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from test_log import served
+from tokens_made import public_jwk, write_keys
 
 from assay.holding import hold
 from assay.release.exporter import metrics
 from assay.release.exporter.metrics import METRICS, Collector, kind_of
 from assay.release.exporter.traffic import BUCKETS
 from assay.release.ramp.parts import Look
+from assay.release.schema import Serving
+from assay.release.security import sources
+from assay.release.security.salt import make_salt
 from assay.release.server.files import Service, this_process, write_file
 from assay.release.server.metrics import Metrics
 from assay.release.server.plugs import load_plugs
@@ -234,6 +240,42 @@ def test_names_and_labels_are_those_that_are_declared(world: World) -> None:
 )
 def test_warnings_are_told_by_their_first_word(text: str, kind: str) -> None:
     assert kind_of(text) == kind
+
+
+def test_versions_tell_how_their_files_of_keys_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without anybody asking for a prediction: each look at the metrics is one at the file."""
+    monkeypatch.setattr(sources, "LOOK", 0.0)
+    key = ed25519.Ed25519PrivateKey.generate()
+    jwks = write_keys(tmp_path / "jwks", public_jwk(key, "1"))
+    make_salt(tmp_path / "salt")
+    jwt = {"jwks": str(jwks), "algorithms": ["EdDSA"], "audience": "x"}
+    serving = Serving.model_validate({"jwt": jwt})
+    keys = load_plugs(Settings(bundle=tmp_path, salt=tmp_path / "salt", serving=serving)).keys
+    assert keys is not None
+    made = Metrics("digits", "abc", "stable")
+    assert "assay_serving_keys" not in made.text().decode()
+    made.watch_keys(keys, {"jwks": 86_400.0})
+    written = f"{jwks.stat().st_mtime:.3f}"
+
+    def told() -> dict[str, str]:
+        lines = [line for line in made.text().decode().splitlines() if line.startswith("assay_serving_keys_")]
+        return {
+            name.split("{")[0].removeprefix("assay_serving_keys_"): value
+            for name, value in map(str.split, lines)
+        }
+
+    well = told()
+    assert (well["usable"], well["rotation_seconds"]) == ("1.0", "86400.0")
+    assert f"{float(well['changed_timestamp_seconds']):.3f}" == written
+    jwks.write_text("half wri")
+    broken = told()
+    assert broken["usable"] == "0.0"
+    assert broken["changed_timestamp_seconds"] == well["changed_timestamp_seconds"], "of what is in use"
+    jwks.unlink()
+    assert told()["usable"] == "0.0"
+    write_keys(tmp_path / "jwks", public_jwk(key, "2"))
+    os.utime(jwks, (1e9, 1e9))
+    assert told() == well | {"changed_timestamp_seconds": "1e+09"}
 
 
 def test_lines_of_the_prediction_log_are_counted_written_or_dropped(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from assay.release.schema import Serving
 from assay.release.security.limits import UserLimit
 from assay.release.security.salt import read_salt
 from assay.release.security.signatures import SignatureCheck
+from assay.release.security.sources import Standing
 from assay.release.security.tokens import Verifier
 
 
@@ -47,11 +48,12 @@ class Admission:
         if self._signatures is not None:
             self._signatures.verify(method, target, headers, body, request_id)
 
-    def problems(self) -> list[str]:
-        """Files of keys that cannot be used now, so that older ones are in use."""
-        found = [self._verifier.keys.problem] if self._verifier is not None else []
-        found += [self._signatures.secrets.problem] if self._signatures is not None else []
-        return [problem for problem in found if problem is not None]
+    def standings(self) -> dict[str, Standing]:
+        """How the files of keys stand now: `jwks`, `signatures`."""
+        found = {} if self._verifier is None else {"jwks": self._verifier.keys.standing()}
+        if self._signatures is not None:
+            found["signatures"] = self._signatures.secrets.standing()
+        return found
 
     def close(self) -> None:
         for part in (self._signatures, self._limit):

@@ -7,7 +7,7 @@ import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -65,6 +65,15 @@ def _is_credential(source: str) -> bool:
     return bool(folder) and Path(source).parent == Path(folder or "")
 
 
+class Standing(NamedTuple):
+    """How a watched file stands."""
+
+    usable: bool
+    """False: it cannot be used, and what was last good stays in use."""
+    changed: float | None
+    """Seconds since 1970 when what is in use was written; None: it is a variable's."""
+
+
 class Watched(Generic[T]):
     """What a file says, read again when it changes. A file that cannot be used leaves what was last good.
 
@@ -78,6 +87,7 @@ class Watched(Generic[T]):
         """Why the last good content is still in use; None: it is the file's."""
         self._seen: tuple[int, int, int] | None = None
         self._looked = -LOOK
+        self._changed: float | None = None
         self._content = read_source(source, what, private=private)
         self._value = parse(self._content)
 
@@ -86,6 +96,10 @@ class Watched(Generic[T]):
             self._looked = time.monotonic()
             self._look()
         return self._value
+
+    def standing(self) -> Standing:
+        self.current()
+        return Standing(self.problem is None, self._changed)
 
     def _look(self) -> None:
         seen = self._stamp()
@@ -104,6 +118,7 @@ class Watched(Generic[T]):
             self._seen = None
             return
         self.problem = None
+        self._changed = None if seen is None else seen[0] / 1e9
         young = seen is not None and time.time_ns() - seen[0] < YOUNG * 1e9
         self._seen = None if young else seen
 

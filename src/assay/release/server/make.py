@@ -26,6 +26,10 @@ def make_application(settings: Settings) -> tuple[Application, dict[str, Any]]:
     model = load_model(bundle, serving.device)
     metrics = Metrics(manifest.name, manifest.version, settings.role)
     plugs = load_plugs(settings, metrics.count_lines)
+    if plugs.keys is not None:
+        jwt = serving.jwt
+        days = None if jwt is None else jwt.rotation_days
+        metrics.watch_keys(plugs.keys, {} if days is None else {"jwks": days * 86_400})
     predictor = Predictor(
         model, manifest.classes, manifest.input.shape, manifest.version, serving, plugs, metrics
     )

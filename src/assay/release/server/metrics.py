@@ -3,9 +3,12 @@
 import os
 from bisect import bisect_left
 from collections import Counter as Tally
+from collections.abc import Callable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
+
+from assay.release.security.sources import Standing
 
 BUCKETS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.0, 2.0, 5.0)
 """Seconds."""
@@ -51,7 +54,36 @@ class Metrics:
             multiprocess_mode="max",
         )
         info.labels(name, version, role).set(1)
+        self._keys: Callable[[], Mapping[str, Standing]] | None = None
         self._seen: list[tuple[str, float, float | None, int]] = []
+
+    def watch_keys(
+        self, standings: Callable[[], Mapping[str, Standing]], rotations: Mapping[str, float]
+    ) -> None:
+        """Tell how files of keys stand, with every flush. rotations: seconds after which one is to be written anew."""
+        self._keys = standings
+        self._usable, self._changed, rotation = (
+            Gauge(
+                f"assay_serving_keys_{name}",
+                text,
+                ["file"],
+                registry=self._registry,
+                multiprocess_mode="mostrecent",
+            )
+            for name, text in (
+                ("usable", "Whether the file of keys can be used; 0: what was last good stays in use."),
+                ("changed_timestamp_seconds", "When the keys in use were written."),
+                ("rotation_seconds", "How old they may become, by the release file."),
+            )
+        )
+        for file, seconds in rotations.items():
+            rotation.labels(file).set(seconds)
+
+    def _tell_keys(self) -> None:
+        for file, standing in self._keys().items() if self._keys is not None else ():
+            self._usable.labels(file).set(standing.usable)
+            if standing.changed is not None:
+                self._changed.labels(file).set(standing.changed)
 
     def count(self, code: str, seconds: float, queued: float | None, samples: int) -> None:
         """One request, shown after the next `flush`. queued: seconds; None: it never waited for the model."""
@@ -63,6 +95,7 @@ class Metrics:
 
     def flush(self) -> None:
         """What was counted since the last time goes to where it is read: each value costs as much as the rest of a request."""
+        self._tell_keys()
         seen, self._seen = self._seen, []
         if not seen:
             return

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from assay.release.log import PredictionLog, Served
 from assay.release.routing.copies import Copies
 from assay.release.security.admission import Admission
+from assay.release.security.sources import Standing
 from assay.release.server.settings import Settings
 
 Headers = Mapping[bytes, bytes]
@@ -22,6 +23,8 @@ class Plugs(NamedTuple):
     log: Callable[[Served], None] | None = None
     shadow: Callable[[Headers, bytes], None] | None = None
     """Given what was answered; loses what it cannot take."""
+    keys: Callable[[], dict[str, Standing]] | None = None
+    """How the files of keys stand."""
 
 
 def load_plugs(settings: Settings, told: Callable[[str, int], None] = lambda *_: None) -> Plugs:
@@ -30,12 +33,13 @@ def load_plugs(settings: Settings, told: Callable[[str, int], None] = lambda *_:
     told: with how many lines of the prediction log were `written` or `dropped`. Raises: ValueError naming what is missing or wrong.
     """
     serving = settings.serving
-    identify = check = log = None
+    identify = check = log = keys = None
     if serving.jwt is not None or serving.signatures is not None:
         admission = Admission(serving, settings.role, settings.salt, settings.shared)
+        keys = admission.standings
         identify = None if serving.jwt is None else admission.identify
         check = None if serving.signatures is None else admission.check
     if settings.predictions is not None:
         log = PredictionLog(settings.predictions, serving.log_megabytes, serving.log_files, told).put
     shadow = None if settings.copies is None else Copies(settings.copies).offer
-    return Plugs(identify, check, log, shadow)
+    return Plugs(identify, check, log, shadow, keys)
