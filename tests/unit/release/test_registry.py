@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import shlex
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 
 from assay.cli import main
 from assay.release.bundle.read import BundleError, read
+from assay.release.document import ROOT
+from assay.release.load import EXAMPLE, load
 from assay.release.registry.history import History
 from assay.release.registry.store import Registry, RegistryError, open_registry
 from assay.release.schema import Registry as Settings
@@ -59,8 +62,24 @@ def test_the_copy_is_its_own_and_checked(registry: Registry, bundle: Path, tmp_p
     assert read(folder).manifest.version == version and not list(folder.rglob("*.pyc"))
     assert registry.resolve("some/folder") == Path("some/folder")
     (folder / "reference.json").write_text("{}")
-    with pytest.raises(BundleError, match=r"reference\.json: was changed"):
+    with pytest.raises(
+        BundleError, match=r"reference\.json: was changed.* which replaces this copy: assay rel"
+    ):
         registry.resolve("@champion")
+
+
+def test_a_damaged_copy_is_replaced_as_its_error_says(
+    registry: Registry, bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    version = registry.register(bundle)
+    registry.move("champion", version, "")
+    (registry.place.version(version) / "model.safetensors").write_bytes(b"x")
+    with pytest.raises(BundleError) as caught:
+        registry.resolve("@champion")
+    command = str(caught.value).rpartition("assay ")[2].replace("BUNDLE", shlex.quote(str(bundle)))
+    assert main(shlex.split(command)) == 0
+    assert read(registry.resolve("@champion")).manifest.version == version
+    assert [path.name for path in registry.place.version(version).parent.iterdir()] == [version]
 
 
 def test_a_copy_under_a_wrong_name_is_refused(registry: Registry, bundle: Path, other_bundle: Path) -> None:
@@ -73,7 +92,8 @@ def test_a_copy_under_a_wrong_name_is_refused(registry: Registry, bundle: Path, 
 
 def test_what_is_not_there_is_named(registry: Registry, bundle: Path) -> None:
     with pytest.raises(
-        RegistryError, match="has no alias 'champion'; set it: assay release registry alias champion"
+        RegistryError,
+        match="no alias 'champion', and no version; set it: assay release registry add BUNDLE --al",
     ):
         registry.resolve("@champion")
     with pytest.raises(RegistryError, match="it has none"):
@@ -219,4 +239,26 @@ def test_the_command(
     assert said("alias", "candidate", "@champion") == f"@candidate: none → {version}\n"
     assert said("alias", "candidate") == f"@candidate: {version} → none\n"
     assert "has no version 'zzz'" in said("alias", "candidate", "zzz", status=2)
-    assert (tmp_path / "releases/registry/digits-mlp/versions" / version / "bundle.json").exists()
+    assert (tmp_path / "releases/registry/digits/versions" / version / "bundle.json").exists()
+
+
+def test_two_arms_of_an_experiment_are_versions_of_one_model_as_the_example_expects(
+    bundle: Path, other_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commands of docs/release.md, then its release file."""
+    monkeypatch.chdir(tmp_path)
+    for folder, alias in ((bundle, "champion"), (other_bundle, "candidate")):
+        assert main(["release", "registry", "add", str(folder), "--alias", alias, "--reason", "so"]) == 0
+    registry = open_registry(load(ROOT / EXAMPLE).registry)
+    found = [registry.resolve(f"@{alias}").name for alias in ("champion", "candidate")]
+    assert found == [read(folder).manifest.version for folder in (bundle, other_bundle)]
+
+
+def test_an_alias_that_is_missing_is_set_by_the_command_that_its_error_shows(
+    registry: Registry, bundle: Path
+) -> None:
+    version = registry.register(bundle)
+    with pytest.raises(RegistryError) as caught:
+        registry.resolve("@champion")
+    assert main(shlex.split(str(caught.value).rpartition("assay ")[2])) == 0
+    assert registry.resolve("@champion").name == version

@@ -28,7 +28,8 @@ def declare(parser: argparse.ArgumentParser) -> None:
     for action in (add, alias):
         action.add_argument("--reason", default="", metavar="TEXT", help="why; it stands in the record")
     for action in (add, show, alias, history, actions.choices["list"]):
-        action.add_argument("--model", metavar="NAME", help="which model (default: the only one there is)")
+        default = "the bundle's experiment" if action is add else "the only one there is"
+        action.add_argument("--model", metavar="NAME", help=f"which model (default: {default})")
         action.add_argument(
             "--registry",
             default=DEFAULT,
@@ -59,11 +60,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _only_model(arguments: argparse.Namespace) -> str:
-    """Of a new version the bundle's name; else the one model that has a folder. Raises: ValueError."""
+    """Of a new version the experiment's name, which all its arms share; else the one that has a folder. Raises: ValueError."""
     if arguments.what == "add":
         from assay.release.bundle.read import read
 
-        return read(arguments.bundle).manifest.name
+        return read(arguments.bundle).manifest.experiment
     folder = Path(DEFAULT if "://" in arguments.registry else arguments.registry)
     found = sorted(path.parent.name for path in folder.glob("*/history.jsonl"))
     if len(found) == 1:
@@ -76,8 +77,12 @@ def _only_model(arguments: argparse.Namespace) -> str:
 
 
 def _add(registry: "Registry", arguments: argparse.Namespace) -> None:
+    from assay.release.bundle.read import read
+
     version = registry.register(arguments.bundle, arguments.reason)
-    print(f"{registry.backend.name}: {registry.model} version {version}")
+    print(
+        f"{registry.backend.name}: {registry.model} version {version} ({read(arguments.bundle).manifest.name})"
+    )
     if arguments.alias:
         registry.move(arguments.alias, version, arguments.reason)
         print(f"@{arguments.alias}: {version}")

@@ -6,6 +6,7 @@ that is used.
 """
 
 import re
+import shlex
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ from pydantic import Field
 from assay.records import Typed
 from assay.release.bundle.folder import copy
 from assay.release.bundle.manifest import VERSION
-from assay.release.bundle.read import Bundle, read
+from assay.release.bundle.read import Bundle, BundleError, read
 from assay.release.registry.history import Entry, History, locked
 from assay.release.schema import Registry as Settings
 
@@ -88,8 +89,9 @@ class Place:
 class Registry:
     """Versions and aliases of one model. Every change stands in the record before it takes effect."""
 
-    def __init__(self, model: str, place: Place, backend: Backend) -> None:
+    def __init__(self, model: str, uri: str, place: Place, backend: Backend) -> None:
         self.model = model
+        self.uri = uri
         self.place = place
         self.backend = backend
         self.history = History(place.history)
@@ -127,9 +129,11 @@ class Registry:
             return Path(reference)
         version = word if VERSION.fullmatch(word) else self.aliases().get(word)
         if version is None:
+            known = self.versions()
+            what = f"alias {word} {'|'.join(known)}" if known else f"add BUNDLE --alias {word}"
             raise RegistryError(
-                f"{self.backend.name}: {self.model} has no alias '{word}'; set it: assay release registry alias "
-                f"{word} VERSION --model {self.model}"
+                f"{self.backend.name}: {self.model} has no alias '{word}'"
+                f"{'' if known else ', and no version'}; set it: assay release registry {what} {self._options()}"
             )
         return self.fetched(version)
 
@@ -150,7 +154,7 @@ class Registry:
                 self._keep(read(work))
             finally:
                 shutil.rmtree(work, ignore_errors=True)
-        if read(target).manifest.version != version:
+        if self._whole(target).manifest.version != version:
             raise RegistryError(f"{target}: holds another version; remove the folder and ask again")
         return target
 
@@ -218,9 +222,31 @@ class Registry:
             )
 
     def _keep(self, bundle: Bundle) -> None:
+        """A copy that was damaged gives way to the whole one."""
         target = self.place.version(bundle.manifest.version)
+        if target.exists():
+            try:
+                read(target)
+            except BundleError:
+                damaged = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.damaged."))
+                target.rename(damaged)
+                shutil.rmtree(damaged, ignore_errors=True)
         if not target.exists():
             copy(bundle.folder, [*bundle.manifest.files], target)
+
+    def _whole(self, target: Path) -> Bundle:
+        """Raises: BundleError for a copy that was changed, with the way to a new one."""
+        try:
+            return read(target)
+        except BundleError as error:
+            raise BundleError(
+                f"{error}; then register it again, which replaces this copy: assay release registry add BUNDLE "
+                f"{self._options()}"
+            ) from None
+
+    def _options(self) -> str:
+        """By which the command finds this registry."""
+        return shlex.join(["--model", self.model, "--registry", self.uri])
 
 
 class Told(Typed):
@@ -277,7 +303,7 @@ def open_registry(settings: Settings, home: Path = HOME) -> Registry:
     """
     if "://" not in settings.uri:
         place = Place(Path(settings.uri) / settings.model)
-        return Registry(settings.model, place, FolderBackend(place))
+        return Registry(settings.model, settings.uri, place, FolderBackend(place))
     if settings.uri.startswith("file://"):
         raise RegistryError(f"registry.uri: {settings.uri}: write the folder alone, without `file://`")
     from assay.config.tracking import problem_of_uri
@@ -286,4 +312,5 @@ def open_registry(settings: Settings, home: Path = HOME) -> Registry:
         raise RegistryError(f"registry.uri: {problem}")
     from assay.release.registry.mlflow_backend import MlflowBackend
 
-    return Registry(settings.model, Place(home / settings.model), MlflowBackend(settings.uri, settings.model))
+    backend = MlflowBackend(settings.uri, settings.model)
+    return Registry(settings.model, settings.uri, Place(home / settings.model), backend)
