@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,18 @@ def at(time: float, uuid: str = "", **changes: object) -> str:
 
 def _words(values: dict[str, object]) -> str:
     return " ".join(f"{key.replace('__', '.')}={value}" for key, value in values.items())
+
+
+BY_READINGS = "clock nvmlDeviceGetUtilizationRates"
+"""A directive: the times of `at` count readings of cards from here on, of all of them together."""
+
+
+def wait_for_samples(path: Path, count: int) -> None:
+    """Until a sampler has written so many; it writes the first at once, the others once a second."""
+    end = time.monotonic() + 120
+    while not path.exists() or path.read_bytes().count(b'"event": "sample"') < count:
+        assert time.monotonic() < end, f"{path}: fewer than {count} samples"
+        time.sleep(0.01)
 
 
 def install(monkeypatch: pytest.MonkeyPatch, library: Path, scenario: Path, *directives: str) -> None:

@@ -20,7 +20,11 @@ from typing import Any, Self
 from assay.records import end_torn_line, now
 
 STOP_SECONDS = 3.0
-"""For its last sample and lines; a sampler that takes longer hangs in the driver, and is left to the kernel."""
+"""For its last sample and lines; one that takes longer and does nothing hangs in the driver, and is left to the kernel."""
+PATIENCE_SECONDS = 60.0
+"""For one that takes longer because it waits for a core or was stopped."""
+ASK_SECONDS = 30.0
+"""For the start of an interpreter on a busy machine, and one question to the driver."""
 
 _PROGRAM = (
     "import sys; sys.path[:0] = {paths!r}; from assay.telemetry.sampler import main; main(); "
@@ -88,15 +92,14 @@ class Sampler:
             return self.notes
         assert process.stdin is not None
         process.stdin.close()
-        try:
-            status = process.wait(STOP_SECONDS)
-            if status != 0:
-                self.notes.append(f"the sampler ended with status {status}")
-        except subprocess.TimeoutExpired:
+        status = _ended(process)
+        if status is None:
             self.notes.append("the sampler did not answer any more: a call of the driver hangs")
             process.kill()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(0.2)
+        elif status != 0:
+            self.notes.append(f"the sampler ended with status {status}")
         return self.notes
 
     def _send(self, line: Mapping[str, Any]) -> None:
@@ -116,12 +119,34 @@ class Sampler:
         self.stop()
 
 
+def _ended(process: "subprocess.Popen[bytes]") -> int | None:
+    """The status of a sampler that was asked to end; None where it hangs."""
+    last = time.monotonic() + PATIENCE_SECONDS
+    _, before = _progress(process.pid)
+    while True:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.wait(STOP_SECONDS)
+        state, after = _progress(process.pid)
+        if (state not in "RTt" and after == before) or time.monotonic() > last:
+            return None
+        before = after
+
+
+def _progress(process: int) -> tuple[str, list[str]]:
+    """Its state, and what grows while it does anything: pages that it waited for, time that it computed."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return "X", []
+    return fields[0], [fields[9], fields[11], fields[12]]
+
+
 def visible_gpu() -> str | None:
     """UUID of the one GPU that this process may use, asked for in another one that may hang; None where not sure."""
     program = "from assay.telemetry.nvml import visible_uuid; print(visible_uuid() or '')"
     command = _command(True, "import sys; sys.path[:0] = {paths!r}; " + program)
     try:
-        found = subprocess.run(command, capture_output=True, text=True, timeout=STOP_SECONDS)
+        found = subprocess.run(command, capture_output=True, text=True, timeout=ASK_SECONDS)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return found.stdout.strip() or None

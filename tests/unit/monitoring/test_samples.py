@@ -1,6 +1,5 @@
 """GPUs and machines as the real sampler tells them, under the library that stands in for NVML."""
 
-import time
 from pathlib import Path
 
 import pytest
@@ -27,20 +26,18 @@ def gpus_of(samples: Samples, clock: Clock) -> dict[str, Gpu]:
 def test_heat_throttling_and_a_lost_card(
     nvml: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
-    hot = at(0.4, UUID, temperature=91, reasons=0x40, sm=600)
-    standin.install(
-        monkeypatch, nvml, tmp_path / "scenario", card(), card(OTHER), hot, at(0.8, OTHER, lost=1)
-    )
+    scenario = [standin.BY_READINGS, card(), card(OTHER)]
+    standin.install(monkeypatch, nvml, tmp_path / "scenario", *scenario)
     path = tmp_path / "telemetry.jsonl"
     samples = Samples(path)
     with Sampler(path, interval=0.02, gpus=[UUID, OTHER], identity={"attempt": 1}):
-        deadline = time.monotonic() + 10
-        while not gpus_of(samples, clock):
-            samples.look(clock.moment)
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        standin.wait_for_samples(path, 1)
+        samples.look(clock.moment)
         first = gpus_of(samples, clock)[UUID]
-        time.sleep(1.5)
+    scenario += [at(10, UUID, temperature=91, reasons=0x40, sm=600), at(20, OTHER, lost=1)]
+    standin.install(monkeypatch, nvml, tmp_path / "scenario", *scenario)
+    with Sampler(path, interval=0.02, gpus=[UUID, OTHER], identity={"attempt": 1}):
+        standin.wait_for_samples(path, path.read_bytes().count(b'"event": "sample"') + 20)
     samples.look(clock.moment)
     assert (first.name, first.live, first.throttled, first.clock_reasons) == ("Stand-in", True, False, ())
     assert first.values["temperature_c"] == 55 and first.values["memory_total_mb"] == 81920
@@ -61,7 +58,7 @@ def test_a_card_that_cannot_be_read_is_told_and_has_no_numbers(
     monkeypatch.delenv("LD_LIBRARY_PATH", raising=False)
     path = tmp_path / "telemetry.jsonl"
     with Sampler(path, interval=0.02, gpus=["GPU-none"]):
-        time.sleep(0.3)
+        standin.wait_for_samples(path, 1)
     samples = Samples(path)
     samples.look(clock.moment)
     gpu = gpus_of(samples, clock)["GPU-none"]
@@ -71,7 +68,7 @@ def test_a_card_that_cannot_be_read_is_told_and_has_no_numbers(
 def test_a_machine_without_a_gpu_tells_its_load(tmp_path: Path, clock: Clock) -> None:
     path = tmp_path / "telemetry.jsonl"
     with Sampler(path, interval=0.02):
-        time.sleep(0.3)
+        standin.wait_for_samples(path, 1)
     samples = Samples(path)
     samples.look(clock.moment)
     assert gpus_of(samples, clock) == {}
@@ -90,8 +87,8 @@ def test_a_hung_run_is_told_with_what_its_process_does(
     path = tmp_path / "train" / "telemetry.jsonl"
     with Sampler(path, interval=0.02, gpus=[UUID], identity={"attempt": 1}):
         files.look(clock.moment)
-        for _ in range(4):
-            time.sleep(0.8)
+        for look in range(4):  # it writes once a second: each look finds more
+            standin.wait_for_samples(path, 1 + 20 * look)
             run = files.look(clock.after(20))
     assert run.state == "stalled" and run.why is not None
     assert run.why.startswith("no line for 1 min 20 s: its process lives, CPU ")

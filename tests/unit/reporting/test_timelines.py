@@ -34,7 +34,7 @@ def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fix
     """watched(directives…): the run of mlp at seed 0 was really sampled for a while, its steps logged meanwhile."""
     results = Made(tmp_path, seeds=2, blocks=1, logs=False).make()
 
-    def run(*directives: str, arm: str = "mlp", seed: int = 0, seconds: float = 0.5) -> Results:
+    def run(*directives: str, arm: str = "mlp", seed: int = 0, samples: int = 10) -> Results:
         gpus = (standin.UUID,) if directives else ()
         if gpus:
             library = request.getfixturevalue("nvml")
@@ -44,12 +44,11 @@ def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fix
             Sampler(folder / "telemetry.jsonl", interval=0.02, gpus=gpus),
             Log(folder / "log.jsonl", identity={"arm": arm, "seed": seed}) as log,
         ):
-            until = time.monotonic() + 20
-            while not _begun(folder / "telemetry.jsonl") and time.monotonic() < until:
-                time.sleep(0.01)
+            standin.wait_for_samples(folder / "telemetry.jsonl", 1)
             for step in range(1, 11):
-                time.sleep(seconds / 10)
+                time.sleep(0.02)
                 log.write("step", step=step, loss=2.3 / step)
+            standin.wait_for_samples(folder / "telemetry.jsonl", samples)
         record = Record.read(folder / "record.json")
         summary = Window(folder / "telemetry.jsonl").summary()
         assert summary is not None
@@ -57,11 +56,6 @@ def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fix
         return load(results)
 
     return run
-
-
-def _begun(path: Path) -> bool:
-    """The first lines are written with the first sample, some time after the file is there."""
-    return path.exists() and path.stat().st_size > 0
 
 
 def drawn(results: Results, name: str):
@@ -81,8 +75,8 @@ def shaded(axes) -> list[tuple[float, float]]:
 
 
 def test_throttling_is_shaded_where_it_was(watched: Watched) -> None:
-    hot = at(0.5, temperature=88, sm=1200, power=300_000, reasons=0x28)
-    results = watched(card(reasons=4), at(0.3, reasons=0), hot, seconds=0.8)
+    hot = at(25, temperature=88, sm=1200, power=300_000, reasons=0x28)
+    results = watched(standin.BY_READINGS, card(reasons=4), at(15, reasons=0), hot, samples=35)
     figure, caption = drawn(results, "telemetry-mlp-seed-0")
     assert labels(figure) == ["loss", *(panel.title for panel in GPU_PANELS)]
     told = read(results.run_path("mlp", 0, "train", "telemetry.jsonl"))
@@ -145,7 +139,7 @@ def test_what_a_driver_does_not_tell_gets_no_panel(watched: Watched) -> None:
 
 def test_a_lost_card_is_marked_and_its_run_is_the_one_that_is_drawn(watched: Watched) -> None:
     watched(card())
-    results = watched(card(), at(0.2, standin.UUID, lost=1), seed=1)
+    results = watched(standin.BY_READINGS, card(), at(5, standin.UUID, lost=1), seed=1)
     names = [plot.name for plot in plots(results)]
     assert names == ["telemetry-mlp-seed-1"]
     assert results.runs[1].telemetry.gpus[0].lost is not None

@@ -1,6 +1,9 @@
-"""The library that stands in for NVML, built once, and samplers that run beside this process."""
+"""The library that stands in for NVML, built once, and samplers that run beside this process.
 
-import time
+A card's changes come with a reading (`at(10, …)`: with the tenth), not at a time: whatever is stopped for how long, each
+state is sampled. The times of a card whose energy is told by its counter are seconds.
+"""
+
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,16 +46,13 @@ def sample(tmp_path, monkeypatch, nvml) -> Callable[..., Sampled]:
     """Samples a scenario for some time with a real sampler process."""
 
     def run(
-        *directives: str, seconds: float = 0.3, interval: float = 0.02, gpus=(standin.UUID,), library=nvml
+        *directives: str, samples: int = 2, interval: float = 0.02, gpus=(standin.UUID,), library=nvml
     ) -> Sampled:
         path = tmp_path / "telemetry.jsonl"
         path.unlink(missing_ok=True)
         standin.install(monkeypatch, library, tmp_path / "scenario", *directives)
         with Sampler(path, interval=interval, gpus=gpus) as sampler:
-            begun = time.monotonic()  # a busy machine starts it late, a driver that hangs never
-            while not (path.exists() and path.stat().st_size) and time.monotonic() - begun < 2:
-                time.sleep(0.01)
-            time.sleep(seconds)
+            standin.wait_for_samples(path, samples)
         return Sampled(path, sampler.notes)
 
     return run

@@ -4,7 +4,7 @@ import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from standin import PART, UUID, at, card
+from standin import PART, UUID, card
 
 from assay.telemetry import energy
 from assay.telemetry.energy import cumulate, disagreement, integrate, net
@@ -219,26 +219,28 @@ def short(monkeypatch):
 
 
 def test_through_nvml_the_counter_matches_power(sample, short):
-    found = sample(card(), at(0.2, power=100_000), seconds=0.6).summary
+    found = sample(card(), samples=20).summary
     taken = found.gpus[0].energy
     assert taken.source == "counter" and taken.joules == pytest.approx(taken.integrated_joules, rel=0.1)
-    assert 60 < taken.joules < 160 and found.warnings == []
+    assert taken.joules == pytest.approx(400 * taken.seconds, rel=0.1) and found.warnings == []
 
 
 def test_through_nvml_a_counter_that_stands_still(sample, short):
-    found = sample(card(energy_scale=0), seconds=0.5).summary
-    assert found.gpus[0].energy.source == "power" and found.gpus[0].energy.joules > 100
+    found = sample(card(energy_scale=0), samples=20).summary
+    taken = found.gpus[0].energy
+    assert taken.source == "power" and taken.joules == pytest.approx(400 * taken.seconds, rel=0.1)
     assert any("stood still" in text for text in found.warnings)
 
 
 def test_through_nvml_a_counter_that_wraps(sample, short):
-    found = sample(card(energy_start=50_000, energy_wrap=100_000), seconds=0.5).summary
+    once = 100_000_000  # mJ, of which 400 W take four minutes: but for half a second it stands at its end
+    found = sample(card(energy_start=once - 200_000, energy_wrap=once), samples=60).summary
     taken = found.gpus[0].energy
     assert taken.joules == pytest.approx(taken.integrated_joules, rel=0.1)
     assert any("fell" in text for text in found.warnings)
 
 
 def test_through_nvml_a_counter_that_exaggerates(sample, short):
-    found = sample(card(energy_scale=1.5), seconds=0.5).summary
+    found = sample(card(energy_scale=1.5), samples=20).summary
     assert any("apart, more than 10%" in text for text in found.warnings)
     assert found.gpus[0].energy.disagreement == pytest.approx(0.5, abs=0.1)

@@ -5,13 +5,16 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
 import pytest
 import standin
-from standin import OTHER, PART, UUID, at, card
+from standin import BY_READINGS, OTHER, PART, UUID, at, card
 
 from assay.isolation.processes import is_sampler
 from assay.isolation.supervisor import Company
@@ -24,7 +27,7 @@ SOURCES = Path(__file__).parents[3] / "src"
 
 
 def test_a_steady_card_is_told_in_every_field(sample):
-    found = sample(card(), seconds=0.4)
+    found = sample(card(), samples=20)
     assert found.notes == []
     start = found.lines[0]
     assert start["event"] == "start" and start["job"] == os.getpid() != start["pid"]
@@ -57,7 +60,10 @@ def test_a_steady_card_is_told_in_every_field(sample):
         "ecc_corrected": 0,
         "ecc_uncorrected": 0,
     }
-    assert "fan_percent" not in found.gpu()[1], "what is slow to ask is asked about once a second"
+    asked = [line["monotonic"] for line in found.samples[:-1] if "fan_percent" in line["gpus"][0]]
+    assert len(asked) < len(found.samples) - 1 and all(b - a >= 1 for a, b in pairwise(asked)), (
+        "what is slow to ask is asked about once a second, and at the end"
+    )
     summary = found.summary
     assert summary.warnings == [] and summary.gpus[0].other_processes == 0
     assert summary.gpus[0].series["power_w"].model_dump() == {
@@ -79,33 +85,33 @@ def test_only_the_jobs_cards_are_read(sample):
 
 def test_the_rhythm_and_the_clock_are_those_of_the_log(sample):
     before, mono = time.time(), time.monotonic()
-    found = sample(card(), seconds=1.0, interval=0.1)
-    assert 9 <= len(found.samples) <= 13
+    found = sample(card(), samples=6, interval=0.1)
     times = [line["monotonic"] for line in found.samples]
+    assert len(times) <= (times[-1] - times[0]) / 0.1 + 2, "late ones are not made up for"
+    assert min(b - a for a, b in pairwise(times[:-1])) < 0.2, "none slower than it may"
     assert mono < times[0] < times[-1] < time.monotonic()
     assert before < found.window.monotonic(0) * -1 + times[0] < time.time()
     stamps = [datetime.fromisoformat(line["timestamp"]).timestamp() for line in found.samples]
     assert before < stamps[0] < stamps[-1] < time.time()
-    assert [b - a for a, b in zip(times, stamps, strict=True)] == pytest.approx(
-        [stamps[0] - times[0]] * len(times), abs=0.01
-    )
+    apart = median(stamp - moment for stamp, moment in zip(stamps, times, strict=True))
+    assert apart == pytest.approx(time.time() - time.monotonic(), abs=0.1)
 
 
 def test_a_card_that_heats_up_and_throttles(sample):
-    hot = at(0.3, temperature=88, sm=1200, reasons=0x28)
-    found = sample(card(), at(0.15, temperature=75), hot, seconds=0.6)
+    hot = at(20, temperature=88, sm=1200, reasons=0x28)
+    found = sample(BY_READINGS, card(), at(10, temperature=75), hot, samples=30)
     assert list(dict.fromkeys(found.column("temperature_c"))) == [55, 75, 88]
     gpu = found.summary.gpus[0]
     assert set(gpu.clock_reasons) == {"hardware_slowdown", "software_thermal"}
     share = sum(value == 0x28 for value in found.column("clock_reasons")) / len(found.samples)
-    assert gpu.clock_reasons["hardware_slowdown"] == pytest.approx(share) and 0.2 < share < 0.8
+    assert gpu.clock_reasons["hardware_slowdown"] == pytest.approx(share) and 0 < share < 1
     assert (gpu.series["sm_mhz"].minimum, gpu.series["sm_mhz"].maximum) == (1200, 1980)
     assert gpu.series["temperature_c"].maximum == 88
 
 
 def test_a_process_of_somebody_else(sample):
-    other = at(0.15, processes="parent:2500,1:900")
-    found = sample(card(), other)
+    other = at(10, processes="parent:2500,1:900")
+    found = sample(BY_READINGS, card(), other, samples=20)
     assert sorted(set(map(len, found.column("other_pids")))) == [0, 1]
     assert found.summary.gpus[0].other_processes == 1
     assert set(found.column("own_memory_mb")) == {2500}
@@ -117,7 +123,7 @@ from pathlib import Path
 from assay.telemetry.beside import Sampler
 sampler = Sampler(Path(sys.argv[1]), interval=0.02)
 print("ready", flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 OF_A_FAMILY = """
 import sys, time
@@ -133,7 +139,7 @@ with Sampler(Path(sys.argv[1]), interval=0.02, gpus=[sys.argv[2]], family=family
 def test_processes_of_the_jobs_own_tree_are_no_strangers(tmp_path, monkeypatch, nvml, siblings):
     """The job is a child of this process, which stands for a supervisor or what started the ranks."""
     path = tmp_path / "telemetry.jsonl"
-    sibling = subprocess.Popen(["sleep", "60"])
+    sibling = subprocess.Popen(["sleep", "600"])
     try:
         running = f"parent:2500,{os.getpid()}:1,{sibling.pid}:2500"
         standin.install(monkeypatch, nvml, tmp_path / "scenario", card(processes=running))
@@ -155,7 +161,8 @@ def test_numbers_of_another_namespace_are_not_taken_for_strangers(sample):
 
 
 def test_a_card_that_falls_off_the_bus(sample):
-    found = sample(card(), card(OTHER), at(0.2, UUID, lost=1), seconds=0.5, gpus=[UUID, OTHER])
+    lost = at(20, UUID, lost=1)
+    found = sample(BY_READINGS, card(), card(OTHER), lost, samples=20, gpus=[UUID, OTHER])
     lost = [line for line in found.lines if line["event"] == "lost"]
     assert [(line["uuid"], "lost" in line["message"]) for line in lost] == [(UUID, True)]
     power = found.column("power_w")
@@ -171,7 +178,7 @@ def test_a_card_that_falls_off_the_bus(sample):
 
 
 def test_a_power_limit_that_changes_and_memory_errors(sample):
-    found = sample(card(), at(0.2, limit=500_000, ecc=2, ecc_corrected=7), seconds=0.5)
+    found = sample(BY_READINGS, card(), at(10, limit=500_000, ecc=2, ecc_corrected=7), samples=20)
     first, last = found.gpu()[0], found.gpu()[-1]
     for name, before, after in (
         ("power_limit_w", 700, 500),
@@ -216,17 +223,18 @@ def test_an_unknown_call_is_asked_once(sample, tmp_path):
         card(fail__nvmlDeviceGetFanSpeed=3),
         at(2, fail__nvmlDeviceGetFanSpeed=0),
     )
-    found = sample(*script, seconds=1.3)
+    found = sample(*script)
     asked = [one["fan_percent"] for one in found.gpu() if "fan_percent" in one]
     assert len(asked) >= 2 and set(asked) == {None}
 
 
 def test_a_failure_that_passes_costs_its_samples_only(sample):
     found = sample(
+        BY_READINGS,
         card(),
-        at(0.1, fail__nvmlDeviceGetPowerUsage=999),
-        at(0.2, fail__nvmlDeviceGetPowerUsage=0),
-        seconds=0.5,
+        at(10, fail__nvmlDeviceGetPowerUsage=999),
+        at(20, fail__nvmlDeviceGetPowerUsage=0),
+        samples=30,
     )
     power = found.column("power_w")
     assert power[0] == power[-1] == 400 and None in power
@@ -251,28 +259,44 @@ def test_no_library_at_all(tmp_path, monkeypatch):
 
 def test_a_call_that_hangs_holds_nobody_up(tmp_path, monkeypatch, nvml):
     monkeypatch.setattr(beside, "STOP_SECONDS", 0.5)
-    standin.install(monkeypatch, nvml, tmp_path / "s", card(), at(0.2, hang__nvmlDeviceGetTemperature=600))
+    hangs = at(5, hang__nvmlDeviceGetTemperature=600)
+    standin.install(monkeypatch, nvml, tmp_path / "s", BY_READINGS, card(), hangs)
     path = tmp_path / "t.jsonl"
     sampler = Sampler(path, interval=0.02, gpus=[UUID])
-    time.sleep(1.5)
+    standin.wait_for_samples(path, 1)
+    time.sleep(0.2)
     for number in range(5000):  # far more than a pipe holds
         sampler.mark("mark", number=number)
     began = time.monotonic()
     notes = sampler.stop()
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < beside.PATIENCE_SECONDS, "it waits for no core"
     assert any("hangs" in note for note in notes)
+
+
+def test_one_that_was_stopped_is_waited_for(tmp_path, monkeypatch):
+    """And so is one that waits for a core: neither hangs, and its last lines count."""
+    monkeypatch.setattr(beside, "STOP_SECONDS", 0.1)
+    path = tmp_path / "t.jsonl"
+    sampler = Sampler(path, interval=0.02)
+    standin.wait_for_samples(path, 1)
+    process = sampler._process.pid
+    os.kill(process, signal.SIGSTOP)
+    threading.Timer(0.5, os.kill, (process, signal.SIGCONT)).start()
+    assert sampler.stop() == []
+    assert list(lines(path))[-1]["event"] == "end"
 
 
 def test_marks_stand_among_the_samples_at_their_own_time(tmp_path):
     with Sampler(tmp_path / "t.jsonl", interval=0.02, identity={"arm": "a", "visit": 3}) as sampler:
         time.sleep(0.1)
+        before = time.monotonic()
         sampler.mark("before", measurement="inference@1")
         marked = time.monotonic()
         time.sleep(0.1)
     found = list(lines(tmp_path / "t.jsonl", {"visit": 3}))
     mark = next(one for one in found if one["event"] == "before")
     assert mark["measurement"] == "inference@1" and mark["arm"] == "a"
-    assert marked - 0.01 < mark["monotonic"] < marked
+    assert before <= mark["monotonic"] <= marked
     assert list(lines(tmp_path / "t.jsonl", {"visit": 4})) == []
 
 
@@ -280,7 +304,7 @@ def test_a_line_that_a_killed_sampler_left_half_done_costs_itself_only(tmp_path)
     path = tmp_path / "t.jsonl"
     for attempt in (1, 2):
         with Sampler(path, interval=0.02, identity={"attempt": attempt}) as sampler:
-            time.sleep(0.1)
+            standin.wait_for_samples(path, 1)
             if attempt == 1:
                 sampler._process.kill()
         with path.open("a") as file:
@@ -303,7 +327,7 @@ def test_a_window_may_begin_at_a_time(tmp_path):
 
 def test_it_is_told_from_other_children_of_a_job(tmp_path):
     """By whoever asks whether a job computes beside itself."""
-    other = subprocess.Popen(["sleep", "60"])
+    other = subprocess.Popen(["sleep", "600"])
     with Sampler(tmp_path / "t.jsonl", interval=0.02) as sampler:
         time.sleep(0.1)
         assert is_sampler(sampler._process.pid) and not is_sampler(other.pid)
@@ -316,7 +340,7 @@ def test_it_is_told_from_other_children_of_a_job(tmp_path):
 def test_a_job_that_is_sampled_is_still_looked_after_by_its_supervisor(tmp_path, others):
     """Of one that starts processes nobody can tell whom it waits for; its sampler is none of these."""
     program = JOB.replace(
-        "print(", "import os, subprocess\nif OTHERS: subprocess.Popen(['sleep', '60'])\nprint("
+        "print(", "import os, subprocess\nif OTHERS: subprocess.Popen(['sleep', '600'])\nprint("
     )
     command = [sys.executable, "-c", f"OTHERS = {others}\n{program}", tmp_path / "t.jsonl"]
     environment = os.environ | {"PYTHONPATH": str(SOURCES)}
@@ -342,24 +366,27 @@ def test_nothing_runs_where_nothing_is_asked_for(tmp_path):
     assert not (tmp_path / "t.jsonl").exists() and sampler.notes == []
 
 
+def is_alive(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_it_ends_with_its_job_however_that_ends(tmp_path, number):
     path = tmp_path / "t.jsonl"
     environment = os.environ | {"PYTHONPATH": str(SOURCES)}
     job = subprocess.Popen([sys.executable, "-c", JOB, path], stdout=subprocess.PIPE, env=environment)
     assert job.stdout.readline() == b"ready\n"
-    while not path.exists() or not path.read_bytes():
-        time.sleep(0.02)
+    standin.wait_for_samples(path, 1)
     pid = json.loads(path.read_text().splitlines()[0])["pid"]
     job.send_signal(number)
     job.wait()
-    deadline = time.monotonic() + 5
-    while Path(f"/proc/{pid}/stat").exists() and time.monotonic() < deadline:
-        if Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z":
-            break
+    deadline = time.monotonic() + 120
+    while is_alive(pid):
+        assert time.monotonic() < deadline
         time.sleep(0.02)
-    else:
-        assert not Path(f"/proc/{pid}").exists()
     assert json.loads(path.read_text().splitlines()[-1])["event"] == "end", "its last lines are written"
 
 
@@ -376,15 +403,17 @@ def test_a_stop_signal_to_the_group_leaves_it_until_the_job_ends(tmp_path):
 
 
 def test_a_process_forked_from_the_job_does_not_hold_the_end_up(tmp_path):
-    """As workers that load data do: they inherit the pipe whose end is the sampler's sign to stop."""
+    """As workers that load data do: they inherit the pipe whose end is the sampler's sign to stop.
+
+    One that waited for that end would be given up, and a note say so.
+    """
     sampler = Sampler(tmp_path / "t.jsonl", interval=0.02)
     worker = os.fork()
     if worker == 0:
-        time.sleep(30)
+        time.sleep(600)
         os._exit(0)
     try:
-        began = time.monotonic()
-        assert sampler.stop() == [] and time.monotonic() - began < beside.STOP_SECONDS / 2
+        assert sampler.stop() == []
     finally:
         os.kill(worker, signal.SIGKILL)
         os.waitpid(worker, 0)
