@@ -27,7 +27,7 @@ ABOVE = 1.25
 _LIMITS = {"pids": ("pids.max",), "memory": ("memory.max", "memory.limit_in_bytes")}
 _OWN_LIMITS = ("pids.max", "memory.max", "memory.high", "cpu.max")
 _CLONE_NEWUSER, _CAPABILITIES_3 = 0x10000000, 0x20080522
-_REMOVAL_SECONDS = 1.0
+_REMOVAL_SECONDS = 10.0
 
 
 @dataclass

@@ -25,7 +25,7 @@ needs_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can become s
 @needs_group
 def test_a_job_gets_a_group_of_its_own_which_goes_with_it(supervised: Supervised, tmp_path: Path) -> None:
     process = supervised("print(Path('/proc/self/cgroup').read_text())")
-    out, _ = process.communicate(timeout=120)
+    out, _ = process.communicate(timeout=400)
     assert re.search(rf":pids:.*/assay-\d+-{process.pid}$|^0::.*/assay-\d+-{process.pid}$", out, re.MULTILINE)
     attempt = last_attempt(tmp_path)
     assert attempt is not None and attempt.bounds_held_by is not None
@@ -38,7 +38,7 @@ def test_a_job_gets_a_group_of_its_own_which_goes_with_it(supervised: Supervised
 @needs_group
 def test_the_kernel_refuses_what_looks_would_miss(supervised: Supervised, tmp_path: Path) -> None:
     """Every process ends by its own exception within milliseconds: the count of refusals tells."""
-    out, errors = supervised("while hogging(): os.fork() or os.setsid()").communicate(timeout=120)
+    out, errors = supervised("while hogging(): os.fork() or os.setsid()").communicate(timeout=400)
     assert "125 and one more asked for, more than the bound of 100" in out, errors[-2000:]
 
 
@@ -60,7 +60,7 @@ print("nobody stopped this", flush=True)
     job = int(process.stdout.readline())
     wait_for_end(job)
     process.send_signal(signal.SIGCONT)
-    out, errors = process.communicate(timeout=120)
+    out, errors = process.communicate(timeout=400)
     assert out.startswith("crossed out_of_memory") and "more than the bound of 300 MiB" in out, out + errors
 
 
@@ -111,13 +111,13 @@ except PermissionError:
 """
     (tmp_path / "own").touch()
     os.chown(tmp_path / "own", 65534, 65534)
-    out, errors = supervised(body, nobody=True, groups=False).communicate(timeout=120)
+    out, errors = supervised(body, nobody=True, groups=False).communicate(timeout=400)
     attempt = last_attempt(tmp_path)
     assert attempt is not None and attempt.bounds_held_by is not None, errors
     if attempt.bounds_held_by["processes"] != "user namespace":
         pytest.skip("this kernel lets nobody have a user namespace")
     assert out == "no privilege\n", errors
-    out, errors = supervised("forks()", nobody=True, groups=False).communicate(timeout=120)
+    out, errors = supervised("forks()", nobody=True, groups=False).communicate(timeout=400)
     count = re.match(r"crossed too_many_processes .*: (\d+) at once, more than the bound of 100;", out)
     assert count is not None, out + errors[-2000:]
     assert 100 < int(count[1]) <= 130, "the kernel's limit is a quarter above the bound"
@@ -125,7 +125,7 @@ except PermissionError:
 
 @needs_root
 def test_a_job_in_a_namespace_ends_with_its_supervisor(supervised: Supervised) -> None:
-    process = supervised("print(os.getpid(), flush=True)\ntime.sleep(60)", nobody=True, groups=False)
+    process = supervised("print(os.getpid(), flush=True)\ntime.sleep(600)", nobody=True, groups=False)
     assert process.stdout is not None
     job = int(process.stdout.readline())
     process.kill()

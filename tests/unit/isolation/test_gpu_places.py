@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import select
 import subprocess
 import sys
@@ -90,9 +91,10 @@ def start(
     monkeypatch.delenv(places.SHARDS, raising=False)
     monkeypatch.setenv(places.SHARED, str(Path("/proc/self/ns/net").readlink()))
     started: list[Job] = []
+    names = f"assay-test-{secrets.token_hex(8)}"
 
     def one(alone: bool = False, **arguments: int) -> Job:
-        started.append(Job(f"assay-test-{os.getpid()}", None if alone else arguments))
+        started.append(Job(names, None if alone else arguments))
         return started[-1]
 
     yield one

@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -32,7 +33,7 @@ Holder = tuple["subprocess.Popen[str]", list[int] | None, list[str]]
 @pytest.fixture
 def names(monkeypatch: pytest.MonkeyPatch) -> str:
     """Names that no job beside this test asks for."""
-    monkeypatch.setattr(name_module, "NAMES", f"assay-test-{os.getpid()}")
+    monkeypatch.setattr(name_module, "NAMES", f"assay-test-{secrets.token_hex(8)}")
     share(os.environ)
     monkeypatch.setenv(places.SHARED, os.environ[places.SHARED])
     if not owns_cores():
