@@ -12,7 +12,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -25,6 +24,7 @@ from assay.release.demo.models import Bad, bundles
 from assay.release.demo.users import AUDIENCE, Plan, make_keys
 from assay.release.layout import Layout
 from assay.release.load import from_mapping
+from assay.release.ports import free_port
 from assay.release.ramp.start import Options, start, stop
 from assay.release.registry.store import CHAMPION, open_registry
 from assay.release.schema import Release
@@ -88,6 +88,8 @@ def release_file(bad: Bad, work: Path, front: str, jwks: Path, candidate: Path) 
         "serving": {
             "workers": 2,
             "jwt": {"jwks": str(jwks), "algorithms": ["EdDSA"], "audience": AUDIENCE},
+            # A machine that stands still for some seconds is no fault of a version.
+            "limits": {"timeout_seconds": 30},
         },
         "routing": {"front": front, "port": free_port()},
         "ramp": {
@@ -139,7 +141,7 @@ def users(release: Release, layout: Layout, work: Path, rate: float) -> Iterator
     def seen() -> dict[str, Any]:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGTERM)
-            process.wait(60)
+            process.wait(180)
         with contextlib.suppress(OSError, ValueError):
             found: dict[str, Any] = json.loads(Path(plan.seen).read_bytes())
             return found
@@ -198,12 +200,6 @@ def _front() -> str:
         print(f"{error}\nthe front is Assay's own", flush=True)
         return "python"
     return "nginx"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _paths() -> str:

@@ -3,13 +3,13 @@
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from assay.records import Typed
 from assay.release.layout import Layout
+from assay.release.ports import free_port
 from assay.release.ramp.parts import PartError
 from assay.release.schema import Release
 from assay.release.security.service import identity_process
@@ -43,7 +43,7 @@ class Identity:
         known = self._known()
         if known is not None and known.process.alive:
             return
-        port = _free_port() if known is None else known.port
+        port = free_port() if known is None else known.port
         try:
             command, environment = identity_process(self.release, f"127.0.0.1:{port}")
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -72,9 +72,3 @@ class Identity:
     @property
     def _folder(self) -> Path:
         return self.layout.folder / "run" / "identity"
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

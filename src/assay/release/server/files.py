@@ -118,8 +118,11 @@ def write_file(path: Path, content: Typed) -> None:
 
 
 def write_quickly(path: Path, content: Typed) -> None:
-    """Whole or absent for other processes, but not waiting for the disk: for what dies with its process."""
-    temporary = path.with_name(f".{path.name}")
+    """Whole or absent for other processes, but not waiting for the disk: for what dies with its process.
+
+    Who looks for files of its kind does not find it twice while it is written: the temporary one ends otherwise.
+    """
+    temporary = path.with_name(f".{path.name}.new")
     temporary.write_bytes(_text(content))
     temporary.replace(path)
 
