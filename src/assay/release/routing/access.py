@@ -5,6 +5,7 @@ Lists are nginx's: one entry per attempt, separated by `, `, or ` : ` after an i
 """
 
 import json
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,8 @@ from assay.release.observations import Access, Attempt, Role
 
 MOST_BYTES = 16 * 1024 * 1024
 """Read at once."""
+LOOKS = 20
+"""At which files there are, before what was seen last is taken: logs are not moved that often."""
 CLIENT_LEFT = 499
 _BETWEEN = re.compile(r" : |, ")
 _BEGINNING = b'{"timestamp":'
@@ -59,31 +62,47 @@ class AccessReader:
     def read(self) -> list[Access]:
         found: list[Access] = []
         files = self._files()
-        for inode, path in files:
+        for inode, path, _ in files:
             found += self._read(inode, path)
-        self.positions = {inode: self.positions[inode] for inode, _ in files if inode in self.positions}
+        self.positions = {inode: self.positions[inode] for inode, *_ in files if inode in self.positions}
         return found
 
     def skip(self) -> None:
         """What is there now is not wanted."""
-        self.positions = {inode: path.stat().st_size for inode, path in self._files()}
+        self.positions = {inode: size for inode, _, size in self._files()}
 
-    def _files(self) -> list[tuple[int, Path]]:
-        """The log and what it was rotated to, oldest first."""
+    def _files(self) -> list[tuple[int, Path, int]]:
+        """Inode, path and size of the log and of what it was rotated to, oldest first.
+
+        While they are moved a look may miss one, and its lines would come again: two looks have to see the same.
+        """
+        before: list[tuple[int, Path, int]] = []
+        for look in range(LOOKS):
+            found = self._listed()
+            if look and [file[:2] for file in found] == [file[:2] for file in before]:
+                break
+            before = found
+        return found
+
+    def _listed(self) -> list[tuple[int, Path, int]]:
         found = []
         for path in self.path.parent.glob(f"{self.path.name}*"):
             number = path.name.removeprefix(self.path.name).removeprefix(".")
             if not number or number.isdigit():
                 try:
-                    found.append((int(number or 0), path.stat().st_ino, path))
+                    at = path.stat()
                 except OSError:
                     continue
-        return [(inode, path) for _, inode, path in sorted(found, reverse=True)]
+                found.append((int(number or 0), at.st_ino, path, at.st_size))
+        return [(inode, path, size) for _, inode, path, size in sorted(found, reverse=True)]
 
     def _read(self, inode: int, path: Path) -> list[Access]:
+        """Nothing where the file was moved since it was seen there: it is read the next time."""
         at = self.positions.get(inode, 0)
         try:
             with path.open("rb") as file:
+                if os.fstat(file.fileno()).st_ino != inode:
+                    return []
                 size = file.seek(0, 2)
                 file.seek(at if at <= size else 0)
                 content = file.read(MOST_BYTES)

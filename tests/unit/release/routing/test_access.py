@@ -1,7 +1,9 @@
 """The front's log as it is found: half written, rotated, truncated, torn by a full disk."""
 
 import json
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from made_access import line
@@ -92,6 +94,48 @@ def test_rotation_loses_nothing_and_a_reader_that_was_killed_goes_on(tmp_path: P
         "access.jsonl.2",
         "access.jsonl.3",
     ]
+
+
+def test_a_log_that_is_moved_while_it_is_looked_for_is_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between finding a file and reading it, and between finding one and the next."""
+    path = tmp_path / "access.jsonl"
+    path.write_bytes(line(request_id="old"))
+    assert shift(path, 1, 5)
+    path.write_bytes(line(request_id="1"))
+    reader = AccessReader(path)
+    found = [access.request_id for access in reader.read()]
+    stat, open_, moves = Path.stat, Path.open, [3, 6, 9, 12]
+    calls = 0
+
+    def move() -> None:
+        nonlocal calls
+        calls += 1
+        if calls in moves and not moved.is_set():
+            moved.set()
+            assert shift(path, 1, 5)
+            with open_(path, "wb") as file:
+                file.write(line(request_id=f"after {calls}"))
+            moved.clear()
+
+    def moving(of: Any) -> Any:
+        def does(self: Path, *given: Any, **named: Any) -> Any:
+            if not moved.is_set():
+                move()
+            return of(self, *given, **named)
+
+        return does
+
+    moved = threading.Event()
+    monkeypatch.setattr(Path, "stat", moving(stat))
+    monkeypatch.setattr(Path, "open", moving(open_))
+    for _ in range(6):
+        found += [access.request_id for access in reader.read()]
+    monkeypatch.undo()
+    found += [access.request_id for access in reader.read()]
+    assert sorted(found) == sorted(["old", "1", *(f"after {call}" for call in moves)])
+    assert reader.damaged == 0
 
 
 def json_round(positions: dict[int, int]) -> dict[int, int]:
