@@ -1,6 +1,5 @@
 """Assay's own front, for machines without nginx: the same split, rules, failover and log, under gunicorn."""
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -12,7 +11,7 @@ from assay.release.routing.front import Front, listen, port_is_free
 from assay.release.routing.held import FILE, Held
 from assay.release.routing.identities import forget
 from assay.release.routing.plan import FrontError, Plan
-from assay.release.routing.processes import command_line, end, ended, holders, wait_for
+from assay.release.routing.processes import HARDER_SECONDS, command_line, end, ended, holders, send, wait_for
 from assay.release.routing.rotation import shift
 from assay.release.routing.split import UNITS, units
 from assay.release.schema import Limits, Routing
@@ -54,8 +53,7 @@ class PythonFront(Front):
         if not end(processes, (signal.SIGTERM, signal.SIGKILL), seconds):
             raise FrontError(f"the front (process {processes[0]}) does not end")
         for orphan in self._orphans():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(orphan, signal.SIGKILL)
+            send(orphan, signal.SIGKILL)
         self._pid.unlink(missing_ok=True)
         forget(self.folder)
 
@@ -88,11 +86,12 @@ class PythonFront(Front):
         """Nothing: it was made of what was checked, and is whole or absent."""
 
     def _launch(self) -> None:
-        for orphan in self._orphans():
-            os.kill(orphan, signal.SIGKILL)
+        orphans = self._orphans()
+        for orphan in orphans:
+            send(orphan, signal.SIGKILL)
         forget(self.folder)
         address, port = self.routing.address, self.routing.port
-        if not wait_for(lambda: port_is_free(address, port), 2.0):
+        if not wait_for(lambda: port_is_free(address, port), HARDER_SECONDS if orphans else 2.0):
             raise FrontError(
                 f"{listen(address, port)} is taken; free it, or write another `routing: {{port: …}}`"
             )

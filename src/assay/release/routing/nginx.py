@@ -4,7 +4,6 @@ A generation is rendered from `release/nginx/front.conf.j2`, checked by `nginx -
 SIGHUP, and asked for over new connections. Workers of older generations end when their connections do.
 """
 
-import contextlib
 import os
 import pwd
 import re
@@ -16,7 +15,15 @@ from pathlib import Path
 from assay.release.layout import Layout
 from assay.release.routing.front import Front, listen, port_is_free
 from assay.release.routing.plan import FrontError, Plan, check_folder
-from assay.release.routing.processes import command_line, end, holders, wait_for
+from assay.release.routing.processes import (
+    HARDER_SECONDS,
+    children,
+    command_line,
+    end,
+    holders,
+    send,
+    wait_for,
+)
 from assay.release.routing.rotation import shift
 from assay.release.routing.split import units
 from assay.release.schema import Limits, Routing
@@ -24,6 +31,8 @@ from assay.release.schema import Limits, Routing
 TEMPLATES = Path(__file__).parents[4] / "release" / "nginx"
 OLDEST = (1, 27, 4)
 """The first that has `keepalive_min_timeout`."""
+STANDING_SECONDS = 15.0
+"""Longest that a change waits for old workers to see that there are new ones; ordinarily hundredths of a second."""
 ERRORS = {
     # Not 400: what nginx could not even parse has no location to go to.
     404: "there is nothing here; POST to /predict",
@@ -44,6 +53,7 @@ class NginxFront(Front):
         self.workers = workers
         self.program = program or find_nginx()
         self._pid = self.folder / "nginx.pid"
+        self._replaced: list[int] = []
 
     def command(self) -> list[str]:
         return [*self._base(), "-c", str(self.folder / "active" / "nginx.conf"), "-g", "daemon off;"]
@@ -60,8 +70,7 @@ class NginxFront(Front):
         processes = [pid] if pid is not None else self._orphans()
         over = end(processes, (signal.SIGQUIT, signal.SIGTERM, signal.SIGKILL), seconds)
         for orphan in self._orphans():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(orphan, signal.SIGTERM)
+            send(orphan, signal.SIGTERM)
         if not over:
             raise FrontError(f"nginx (process {processes[0]}) does not end")
         self._pid.unlink(missing_ok=True)
@@ -73,7 +82,7 @@ class NginxFront(Front):
         if not any(moved):
             return False
         if (pid := self.running()) is not None:
-            os.kill(pid, signal.SIGUSR1)
+            send(pid, signal.SIGUSR1)
         return True
 
     def _base(self) -> list[str]:
@@ -135,9 +144,9 @@ class NginxFront(Front):
     def _launch(self) -> None:
         orphans = self._orphans()
         for orphan in orphans:
-            os.kill(orphan, signal.SIGQUIT)
+            send(orphan, signal.SIGQUIT)
         address, port = self.routing.address, self.routing.port
-        if not wait_for(lambda: port_is_free(address, port), 5.0 if orphans else 1.0):
+        if not wait_for(lambda: port_is_free(address, port), HARDER_SECONDS if orphans else 1.0):
             raise FrontError(
                 f"{listen(address, port)} is taken; free it, or write another `routing: {{port: …}}`"
             )
@@ -151,7 +160,16 @@ class NginxFront(Front):
         pid = self.running()
         if pid is None:
             raise FrontError(f"nginx ended; {self._evidence()}")
-        os.kill(pid, signal.SIGHUP)
+        self._replaced = [child for child in children(pid) if _takes_connections(child)]
+        send(pid, signal.SIGHUP)
+
+    def _await(self, generation: int) -> None:
+        """Also until the workers before take no connection any more: one that stood still would take another or two.
+
+        One that goes on standing still is not waited for: whatever it holds, a halt holds for it too.
+        """
+        super()._await(generation)
+        wait_for(lambda: not any(map(_takes_connections, self._replaced)), STANDING_SECONDS)
 
     def _is_ours(self, pid: int) -> bool:
         """Whether a process is the master of this front: its title holds the command that it was started with."""
@@ -165,6 +183,12 @@ class NginxFront(Front):
         if self.running() is not None:
             return []
         return [pid for pid in holders(self.folder / "error.log") if command_line(pid).startswith("nginx: ")]
+
+
+def _takes_connections(pid: int) -> bool:
+    """Whether a child of nginx's is a worker, or is going to be one, that listens."""
+    title = command_line(pid)
+    return title.startswith(("nginx: worker", "nginx: master")) and "shutting down" not in title
 
 
 def find_nginx() -> str:

@@ -6,6 +6,9 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+HARDER_SECONDS = 15.0
+"""On a machine that is busy even a process that was killed takes a while to end."""
+
 
 def command_line(pid: int) -> str:
     """A process's command or title; empty where it has ended."""
@@ -24,6 +27,14 @@ def ended(pid: int) -> bool:
     return stat.rpartition(")")[2].split()[0] in "ZX"
 
 
+def children(pid: int) -> list[int]:
+    """Of a process with one thread; none where it has ended."""
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
 def holders(path: Path) -> list[int]:
     """This user's processes that have a file open."""
     found = []
@@ -33,15 +44,20 @@ def holders(path: Path) -> list[int]:
     return sorted(found)
 
 
+def send(process: int, number: int) -> None:
+    """A signal; nothing where the process has just ended."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process, number)
+
+
 def end(processes: Sequence[int], signals: Iterable[int], seconds: float) -> bool:
-    """Whether all have ended: the first signal has `seconds`, each harder one that follows five."""
+    """Whether all have ended: the first signal has `seconds`, each harder one that follows `HARDER_SECONDS`."""
     for number in signals:
         for process in processes:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process, number)
+            send(process, number)
         if wait_for(lambda: all(ended(process) for process in processes), seconds):
             return True
-        seconds = 5.0
+        seconds = HARDER_SECONDS
     return False
 
 
