@@ -17,6 +17,8 @@ from assay.release.layout import Layout
 from assay.release.ramp.state import Version
 from assay.release.schema import Release
 
+HEALTH_SECONDS = 30.0
+"""A version that does not say within as long that it is well is not."""
 LEAST_FREE_BYTES = 200 * 1024 * 1024
 _ENVIRONMENT = "env:"
 
@@ -172,7 +174,7 @@ def _port(release: Release) -> Iterator[str]:
 def health(address: str, version: str) -> list[str]:
     """What speaks against a version that runs: it must answer, and be the one that is meant, golden outputs and all."""
     try:
-        with urllib.request.urlopen(f"http://{address}/health/ready", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://{address}/health/ready", timeout=HEALTH_SECONDS) as answer:
             said = json.loads(answer.read())
     except urllib.error.HTTPError as error:
         return [f"{address}: /health/ready answers {error.code}"]

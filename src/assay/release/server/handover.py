@@ -7,7 +7,8 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-_SECONDS = 5.0
+_SECONDS = 30.0
+"""A worker that stands still for a while is waited for: without the socket what it serves would have to end."""
 
 
 @contextlib.contextmanager

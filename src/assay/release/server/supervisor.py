@@ -17,7 +17,7 @@ from types import FrameType
 from assay.clock import now
 from assay.release.environments.prepare import Environment, prepare
 from assay.release.server.files import Service, Swap, Wanted, read_file, this_process, write_file
-from assay.release.server.group import BACKLOG
+from assay.release.server.group import BACKLOG, HUNG_SECONDS
 from assay.release.server.groups import Group, numbers, open_group, remove_ended, start
 from assay.release.server.handover import take
 from assay.release.server.settings import Settings
@@ -86,15 +86,7 @@ class Supervisor:
         living = [group for group in found if group is not None and group.alive]
         if not living or before is None:
             return None
-        listener = next(
-            (
-                taken
-                for group in living
-                for worker in group.workers
-                if (taken := take(group.files.socket(worker.process.pid)))
-            ),
-            None,
-        )
+        listener = _taken_from(living)
         for group in living:
             if group.number == before.active and listener is not None:
                 self._active = group
@@ -337,6 +329,18 @@ def _failed(swap: Swap, reason: str) -> Swap:
 
 def _done(swap: Swap, group: int | None) -> Swap:
     return swap.model_copy(update={"state": "done", "group": group, "ended": now()})
+
+
+def _taken_from(groups: list[Group]) -> socket.socket | None:
+    """The socket of whichever worker hands it over. Waited for while one is started in the place of one that died."""
+    until = time.monotonic() + HUNG_SECONDS
+    while time.monotonic() < until and any(group.alive for group in groups):
+        for group in groups:
+            for worker in group.workers:
+                if listener := take(group.files.socket(worker.process.pid)):
+                    return listener
+        time.sleep(TICK_SECONDS)
+    return None
 
 
 def _bound(address: str, port: int) -> socket.socket:

@@ -98,6 +98,7 @@ class GatedServer(Server):
         for listener in self._listeners:
             asyncio.get_running_loop().remove_reader(listener.fileno())
         await super().shutdown(sockets)
+        self._application.metrics.flush()
 
     async def on_tick(self, counter: int) -> bool:
         self._application.metrics.flush()
