@@ -61,7 +61,7 @@ class Receiver:
 
 def get(url: str, **parameters: str) -> Any:
     query = f"?{urllib.parse.urlencode(parameters)}" if parameters else ""
-    with urllib.request.urlopen(url + query, timeout=10) as answer:
+    with urllib.request.urlopen(url + query, timeout=60) as answer:
         return answer.read()
 
 
@@ -73,7 +73,7 @@ def ask(prometheus: str, expression: str) -> list[dict[str, Any]]:
     return found
 
 
-def wait_for(what: str, found: Callable[[], T], seconds: float = 60.0) -> T:
+def wait_for(what: str, found: Callable[[], T], seconds: float = 180.0) -> T:
     """The first truthy answer."""
     end = time.monotonic() + seconds
     while not (answer := found()):

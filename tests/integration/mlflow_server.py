@@ -71,13 +71,13 @@ class Server:
         request = urllib.request.Request(
             f"{self.uri}/api/2.0/mlflow/{path}", data=data, headers={"Content-Type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=180) as answer:
             found: dict[str, Any] = json.load(answer)
             return found
 
     def artefact(self, run: dict[str, Any], path: str) -> bytes:
         url = f"{self.uri}/get-artifact?run_uuid={run['info']['run_id']}&path={path}"
-        with urllib.request.urlopen(url, timeout=30) as answer:
+        with urllib.request.urlopen(url, timeout=180) as answer:
             content: bytes = answer.read()
             return content
 

@@ -22,7 +22,8 @@ from typing import Any
 import pytest
 import standin
 import yaml
-from alerting import MONITORING, Receiver, ask, expressions, free_port, get, hastened, wait_for
+from alerting import MONITORING, Receiver, ask, expressions, get, hastened, wait_for
+from ports import free_port
 from standin import OTHER, UUID, at, card
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
