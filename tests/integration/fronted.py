@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from alerting import free_port
+from ports import free_port
 
 from assay.release.layout import Layout
 from assay.release.observations import Access
@@ -25,6 +25,10 @@ from assay.release.schema import Limits, Routing
 from assay.release.security.salt import user_digest as digest_of
 
 HERE = Path(__file__).parent
+PATIENCE = 180.0
+"""For what is only a matter of time, on a machine that is busy with other things."""
+KEPT_SECONDS = 300.0
+"""For which the front certainly keeps who somebody is: half of what the identity service says."""
 SALT = "00112233445566778899aabbccddeeff"
 
 
@@ -64,7 +68,7 @@ class Part:
                 stdout=log,
                 stderr=log,
             )
-        deadline = time.monotonic() + 180
+        deadline = time.monotonic() + PATIENCE
         while True:
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", self.port)) == 0:
@@ -88,7 +92,8 @@ class Fronted:
         self.layout.salt.write_text(SALT + "\n")
         self.layout.salt.chmod(0o600)
         self.routing = Routing(port=free_port(), **routing)
-        self.limits = limits or Limits(timeout_seconds=2)
+        # A version that stands still for some seconds is not what is tested, but where it is said so.
+        self.limits = limits or Limits(timeout_seconds=30)
         self.front = kind(self.layout, self.routing, self.limits)
         self.parts: dict[str, Part] = {}
         for role in ("stable", "candidate"):
@@ -100,6 +105,8 @@ class Fronted:
         self.parts["identity"] = Part(folder, "identity", "identity", SALT=SALT, ASKED=str(folder / "asked"))
         self._generation = self._since = 0
         self.reader = AccessReader(self.layout.access)
+        self.known: dict[str, float] = {}
+        """Until when the front knows whom (`monotonic`); to be cleared where it starts anew."""
 
     def plan(self, share: float, **changes: Any) -> Plan:
         self._generation += 1
@@ -121,7 +128,7 @@ class Fronted:
         url = f"{scheme}://127.0.0.1:{self.routing.port}{path}"
         request = urllib.request.Request(url, data=body, headers=given)
         try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
+            with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
                 text = answer.read()
                 return Answer(answer.status, json.loads(text) if text else {}, lowered(answer.headers))
         except urllib.error.HTTPError as error:
@@ -129,12 +136,28 @@ class Fronted:
             body = json.loads(text) if text.startswith(b"{") else {}
             return Answer(error.code, body, lowered(error.headers))
 
+    def acquaint(self, *users: str) -> None:
+        """Until the front has kept who they are: where the identity service is late, who asks is nobody for once."""
+        for user in users:
+            deadline = time.monotonic() + PATIENCE
+            while self.known.get(user, 0.0) < time.monotonic():
+                assert time.monotonic() < deadline, f"{user} is never known"
+                before, until = self.asked().count(user), time.monotonic() + KEPT_SECONDS
+                said = self.ask(user).got("x-assay-user")
+                if said == user_digest(user) and self.asked().count(user) == before:
+                    self.known[user] = until
+
+    def requests(self, role: str) -> int:
+        """Those that a version has got."""
+        path = self.folder / f"{role}.got"
+        return path.stat().st_size if path.exists() else 0
+
     def forget(self) -> None:
         """What the plans before the last one saw: a front answers first and then writes the line, maybe only now."""
         self.reader.skip()
         self._since = self._generation
 
-    def observed(self, count: int, seconds: float = 10.0) -> list[Access]:
+    def observed(self, count: int, seconds: float = PATIENCE) -> list[Access]:
         """The next `count` requests of the log."""
         found: list[Access] = []
         deadline = time.monotonic() + seconds
@@ -155,6 +178,13 @@ class Fronted:
         self.front.stop(5)
         for part in self.parts.values():
             part.kill()
+
+
+def eventually(condition: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, f"not in {PATIENCE:.0f} s: {what}"
+        time.sleep(0.02)
 
 
 def lowered(headers: Any) -> dict[str, str]:
@@ -188,18 +218,19 @@ class Load:
     def __exit__(self, *_: object) -> None:
         self._over.set()
         for thread in self._threads:
-            thread.join(30)
+            thread.join(2 * PATIENCE)
+            assert not thread.is_alive()
 
-    def until(self, condition: Callable[["Load"], bool], seconds: float = 30.0) -> None:
+    def until(self, condition: Callable[["Load"], bool], seconds: float = PATIENCE) -> None:
         deadline = time.monotonic() + seconds
         while not condition(self):
             assert time.monotonic() < deadline, f"not in {seconds} s; {len(self.answers)} answers"
             time.sleep(0.02)
 
-    def more(self, count: int) -> None:
+    def more(self, count: int, seconds: float = PATIENCE) -> None:
         """Until as many further requests were answered on each connection."""
         before = len(self.answers)
-        self.until(lambda load: len(load.answers) >= before + count * load.connections)
+        self.until(lambda load: len(load.answers) >= before + count * load.connections, seconds)
 
     def roles(self) -> set[str]:
         return {role for *_, role in self.answers}
@@ -210,7 +241,7 @@ class Load:
     def _ask(self, number: int) -> None:
         import http.client
 
-        made = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        made = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         count = number
         while not self._over.is_set():
             count += self.connections

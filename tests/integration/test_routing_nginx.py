@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from alerting import free_port
-from fronted import SALT, Fronted, Load, user_digest
+from fronted import PATIENCE, SALT, Fronted, Load, eventually, user_digest
+from ports import free_port
 from test_routing import NEEDS_NGINX
 
 from assay.release.layout import Layout
 from assay.release.routing.nginx import NginxFront, find_nginx
 from assay.release.routing.plan import FrontError, Plan
-from assay.release.routing.processes import command_line
+from assay.release.routing.processes import children, command_line
 from assay.release.routing.split import UNITS, in_candidate, units
 from assay.release.schema import Limits, Routing
 
@@ -60,12 +60,15 @@ def answers_of_nginx(folder: Path, users: list[str]) -> list[str]:
     )
     program = subprocess.Popen([find_nginx(), "-p", str(folder), "-e", "stderr", "-c", str(configuration)])
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE
         while socket.socket().connect_ex(("127.0.0.1", port)) != 0:
             assert program.poll() is None and time.monotonic() < deadline
             time.sleep(0.05)
         found: list[str] = []
-        with socket.create_connection(("127.0.0.1", port), timeout=60) as made, made.makefile("rb") as reader:
+        with (
+            socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as made,
+            made.makefile("rb") as reader,
+        ):
             for begin in range(0, len(users), 100):
                 some = users[begin : begin + 100]
                 made.sendall(
@@ -104,7 +107,7 @@ def test_a_configuration_that_nginx_refuses_changes_nothing(
     with pytest.raises(FrontError, match=r'nginx -t refuses generation 2: .*unknown directive "nonsense"'):
         fronted.front.apply(fronted.plan(0.1))
     assert fronted.front.active() == before and fronted.ask("someone").status == 200
-    standing = fronted.front.confirm()
+    standing = fronted.front.confirm(PATIENCE)
     assert standing is not None and (standing.generation, standing.share) == (before, 0.5)
 
 
@@ -130,18 +133,18 @@ def test_killed_workers_are_replaced_and_the_share_holds(fronted: Fronted) -> No
             load.more(10)
             for worker in workers(master):
                 os.kill(worker, signal.SIGKILL)
-        deadline = time.monotonic() + 20
-        while not fronted.front.confirm() and time.monotonic() < deadline:
-            time.sleep(0.05)
+        eventually(fronted.front.confirm, "there are workers again")
         load.more(10)
     assert fronted.front.running() == master
     # A connection breaks with its process; requests on new ones are answered as soon as there is another.
     assert len(load.failed()) < len(load.answers) / 2
-    assert load.answers[-1][2] == 200 and fronted.front.confirm() is not None
+    assert {answer[2] for answer in load.answers[-2:]} == {200} and fronted.front.confirm(
+        PATIENCE
+    ) is not None
     good = [answer for answer in load.answers if answer[2] == 200]
     # nginx writes the line after the answer: one request per connection can be between the two at each killing.
     logged: set[str] = set()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE
     while (lost := len(good) - len(logged)) > 3 * 2 and time.monotonic() < deadline:
         logged |= {access.request_id for access in fronted.reader.read()}
         time.sleep(0.05)
@@ -149,8 +152,7 @@ def test_killed_workers_are_replaced_and_the_share_holds(fronted: Fronted) -> No
 
 
 def workers(master: int | None) -> list[int]:
-    children = Path(f"/proc/{master}/task/{master}/children").read_text().split()
-    return [int(child) for child in children if "worker process" in command_line(int(child))]
+    return [child for child in children(master or 0) if "worker process" in command_line(child)]
 
 
 def test_workers_without_a_master_are_found_and_ended(fronted: Fronted) -> None:
@@ -158,9 +160,7 @@ def test_workers_without_a_master_are_found_and_ended(fronted: Fronted) -> None:
     assert master is not None
     left = workers(master)
     os.kill(master, signal.SIGKILL)
-    deadline = time.monotonic() + 10
-    while fronted.front.running() is not None and time.monotonic() < deadline:
-        time.sleep(0.02)
+    eventually(lambda: fronted.front.running() is None, "it ends")
     assert fronted.ask("someone").status == 200, "its workers serve without it"
     fronted.front.stop()
     assert all(command_line(worker) == "" for worker in left) and fronted.front.confirm() is None
@@ -168,6 +168,7 @@ def test_workers_without_a_master_are_found_and_ended(fronted: Fronted) -> None:
 
 def test_secrets_are_the_owners_alone(fronted: Fronted) -> None:
     fronted.ask("secret-token-of-somebody")
+    fronted.observed(1)
     assert fronted.front.folder.stat().st_mode & 0o077 == 0
     for path in (fronted.front.folder / "active").resolve().iterdir():
         assert path.stat().st_mode & 0o077 == 0, path
@@ -178,5 +179,6 @@ def test_secrets_are_the_owners_alone(fronted: Fronted) -> None:
 
 def test_ten_thousand_early_users(fronted: Fronted) -> None:
     early = tuple(f"early{number}" for number in range(10_000))
+    fronted.acquaint("early9999")
     fronted.front.apply(fronted.plan(0.01, early=early))
     assert fronted.ask("early9999").got("x-assay-route") == "early"

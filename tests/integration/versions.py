@@ -18,7 +18,10 @@ COPIES = Copies(Path(os.environ["COPIES"])) if "COPIES" in os.environ else None
 
 
 async def version(scope: Scope, receive: Any, send: Any) -> None:
-    """Answers with what it got. Behaviours: good, hang, garbage, an HTTP status, slow SECONDS."""
+    """Answers with what it got. Behaviours: good, hang, crash, redirect, an HTTP status, slow SECONDS.
+
+    A file beside that of the behaviour has a byte for each request to /predict.
+    """
     if scope["type"] == "lifespan":
         await lifespan(receive, send)
         return
@@ -33,6 +36,9 @@ async def version(scope: Scope, receive: Any, send: Any) -> None:
     behaviour = Path(os.environ["BEHAVIOUR"]).read_text().split()
     if scope["path"].startswith("/health"):
         behaviour = ["good"]
+    else:
+        with Path(os.environ["BEHAVIOUR"]).with_suffix(".got").open("a") as file:
+            file.write(".")
     headers = {name.decode(): value.decode() for name, value in scope["headers"]}
     status = int(behaviour[0]) if behaviour[0].isdigit() else 200
     if behaviour[0] == "hang":
