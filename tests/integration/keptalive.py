@@ -4,27 +4,28 @@ import http.client
 import json
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
+
+PATIENCE = 180.0
 
 
 @dataclass
 class Traffic:
     """Requests on several connections until `stop`. A connection that the server announced to end is opened anew.
 
-    failed: (when, what), `monotonic`. versions: by version, how many answers.
+    failed: (when, what), `monotonic`. answers: (when its connection was made, `monotonic`; version).
     """
 
     port: int
     body: bytes
     connections: int = 4
     failed: list[tuple[float, str]] = field(default_factory=list)
-    versions: dict[str, int] = field(default_factory=dict)
-    last: str = ""
+    answers: list[tuple[float, str]] = field(default_factory=list)
 
     def __enter__(self) -> "Traffic":
         self._going = True
-        self._lock = threading.Lock()
         self._threads = [threading.Thread(target=self._run) for _ in range(self.connections)]
         for thread in self._threads:
             thread.start()
@@ -36,28 +37,46 @@ class Traffic:
             thread.join()
 
     @property
-    def count(self) -> int:
-        return sum(self.versions.values())
+    def versions(self) -> set[str]:
+        return {version for _, version in self.answers}
 
-    def more(self, count: int = 50, seconds: float = 60) -> None:
+    @property
+    def count(self) -> int:
+        return len(self.answers)
+
+    def more(self, count: int = 50, seconds: float = PATIENCE) -> None:
         """Wait for as many answers."""
-        until, wanted = time.monotonic() + seconds, self.count + count
-        while self.count < wanted:
+        wanted = self.count + count
+        self._wait(lambda: self.count >= wanted, seconds)
+
+    def since(self, moment: float, count: int = 50) -> set[str]:
+        """Versions of as many answers on connections that were made after a moment: others may still have been the one before's."""
+
+        def found() -> list[str]:
+            return [version for made, version in self.answers if made > moment]
+
+        self._wait(lambda: len(found()) >= count, PATIENCE)
+        return set(found())
+
+    def _wait(self, condition: Callable[[], bool], seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while not condition():
             assert time.monotonic() < until, f"no answers: {self.failed[-3:]}"
             time.sleep(0.01)
 
     def _run(self) -> None:
         connection: http.client.HTTPConnection | None = None
+        made = 0.0
         while self._going:
             try:
-                connection = connection or http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+                if connection is None:
+                    made = time.monotonic()
+                    connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
                 connection.request("POST", "/predict", self.body, {"Content-Type": "application/json"})
                 response = connection.getresponse()
                 answer: Any = json.loads(response.read())
                 if response.status == 200:
-                    with self._lock:
-                        self.last = answer["model_version"]
-                        self.versions[self.last] = self.versions.get(self.last, 0) + 1
+                    self.answers.append((made, answer["model_version"]))
                 else:
                     self.failed.append((time.monotonic(), f"{response.status}: {answer}"))
                 if response.will_close:
