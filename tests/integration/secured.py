@@ -1,5 +1,6 @@
 """One released version under gunicorn as users reach it, with everything that a release file can ask of them."""
 
+import contextlib
 import http.client
 import json
 import os
@@ -9,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeVar
 
@@ -20,7 +21,7 @@ from assay.release.layout import Layout
 from assay.release.schema import Release
 from assay.release.security.salt import make_salt
 from assay.release.security.signatures import sign
-from assay.release.server.files import process_of
+from assay.release.server.files import GroupFiles, Worker, process_of
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "release"))
 from tokens_made import AUDIENCE, public_jwk, shared_jwk, token, write_keys
@@ -58,7 +59,8 @@ class Secured:
         serving = {
             "workers": 2,
             "jwt": {"jwks": str(self.jwks), "algorithms": ["EdDSA", "HS256"], "audience": AUDIENCE},
-            "signatures": {"secrets": str(callers)} if signatures else None,
+            # Longer than a version takes to start on a busy machine: some requests are signed before.
+            "signatures": {"secrets": str(callers), "window_seconds": 900} if signatures else None,
             "limits": limits,
         }
         release = Release.model_validate(
@@ -181,8 +183,53 @@ class Secured:
 
     def logged(self) -> list[dict[str, Any]]:
         folder = self.layout.predictions("stable")
-        texts = [path.read_text() for path in sorted(folder.glob("*.jsonl"))]
-        return [json.loads(line) for text in texts for line in text.splitlines()]
+        return [json.loads(line) for path in sorted(folder.glob("*.jsonl")) for line in whole_lines(path)]
+
+    def each_worker(self) -> Iterator[int]:
+        """While one is given, by its process id, it alone takes connections: the others stand still."""
+        pids = [worker.process.pid for worker in self._workers()]
+        assert len(pids) > 1
+        for pid in pids:
+            others = [other for other in pids if other != pid]
+            with standing(others):
+                yield pid
+
+    def _workers(self) -> list[Worker]:
+        groups = self.layout.service("stable").glob("groups/*")
+        return [worker for group in groups for worker in GroupFiles(group).living_workers()]
+
+
+def whole_lines(path: Path) -> list[str]:
+    """Of a file that is written to: the last one may be half there."""
+    return path.read_text().rpartition("\n")[0].splitlines()
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    """Of all files below a folder in which processes write, replace and remove."""
+    found = {}
+    for path in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            if path.is_file():
+                found[path] = path.read_bytes()
+    return found
+
+
+@contextlib.contextmanager
+def standing(pids: list[int]) -> Iterator[None]:
+    """Processes stopped, and seen to be."""
+    try:
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        eventually(lambda: all(" T " in _stat(pid) for pid in pids))
+        yield
+    finally:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
+def _stat(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2][:3]
 
 
 def _kill(said: dict[str, Any]) -> None:

@@ -95,7 +95,7 @@ def test_two_that_ask_at_once_get_one_and_it_has_what_is_locked(
     environment.close()
     gone, stayed = prune(root, dict)
     assert gone == [] and "in use by a process" in stayed[0].reasons
-    child.communicate(b"\n", timeout=60)
+    child.communicate(b"\n", timeout=300)
     gone, _ = prune(root, dict)
     assert [one.place.name for one in gone] == [environment.name] and list(root.iterdir()) == []
 
@@ -161,7 +161,7 @@ def test_an_image_is_that_of_the_run_with_the_lock_on_it(
     environment.close()
     gone, stayed = prune(root, dict)
     assert gone == [] and any(reason.startswith("process ") for reason in stayed[0].reasons)
-    child.communicate("\n", timeout=60)
+    child.communicate("\n", timeout=300)
     before = environment.place.sif.lstat()
     prepare("apptainer", bundle, root).close()
     assert environment.place.sif.lstat().st_mtime_ns == before.st_mtime_ns, "made once"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from alerting import free_port
+from ports import free_port
 from secured import PATIENCE, SHARED, SOURCE, SUBJECT, Answer, eventually, is_ready, read
 from tokens_made import AUDIENCE, attacks, public_jwk, shared_jwk, token, write_keys
 
