@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ports import free_port
 
 from assay.release.demo.__main__ import release_file, users
 from assay.release.demo.models import bundles
@@ -104,6 +105,11 @@ def driven(tmp_path: Path, made: tuple[Path, Path]) -> Iterator[tuple[Driven, An
     content["versions"]["stable"] = str(stable)
     # What the ramp does is looked at here; a busy machine's latencies are not.
     content["judge"]["latency"] = None
+    content["judge"]["guards"] = {"unready_seconds": 30}
+    content["serving"]["limits"] = {"timeout_seconds": 60}
+    content["routing"]["port"] = free_port()
+    for phase in (content["ramp"]["shadow"], *content["ramp"]["steps"]):
+        phase["most_seconds"] = 3000
     release = from_mapping(content, file="made")
     file = tmp_path / "release.yaml"
     file.write_text(yaml.safe_dump(release.model_dump(mode="json")))
@@ -164,8 +170,9 @@ def test_a_candidate_that_is_killed_is_turned_back_and_users_see_nothing(
     with driven(tmp_path, made) as (release, seen):
         release.start()
         release.wait(lambda line: line.state.step == 0)
-        _kill_all(release.layout, "candidate")
-        for _ in range(40):
+        deadline = time.monotonic() + PATIENCE
+        while release.lines()[-1].state.phase == "step":
+            assert time.monotonic() < deadline, release.said()
             _kill_all(release.layout, "candidate")
             time.sleep(0.1)
         assert release.ended() == 3, release.said()

@@ -85,7 +85,7 @@ def test_workers_that_count_at_the_same_time_let_through_no_more(tmp_path: Path)
     workers = [context.Process(target=_hit, args=(tmp_path / "limits", begin, results)) for _ in range(3)]
     for worker in workers:
         worker.start()
-    counted = sum(results.get(timeout=60) for _ in workers)
+    counted = sum(results.get(timeout=300) for _ in workers)
     for worker in workers:
         worker.join()
     hour = 3600

@@ -17,6 +17,7 @@ from assay.release.ramp.journal import Journal
 from assay.release.ramp.parts import Look
 from assay.release.ramp.webhook import Webhook
 
+PATIENCE = 120.0
 STOPPED = Look("wait", ("inconclusive: latency",), users=12, requests=99, seconds_to_decide=240.0)
 
 
@@ -70,7 +71,7 @@ def write_resolved(world: World) -> None:
 
 
 def wait_for(hook: Hook, count: int) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE
     while len(hook.told) < count and time.monotonic() < deadline:
         time.sleep(0.01)
 
@@ -85,7 +86,7 @@ def test_every_line_reaches_the_webhook_though_it_was_down(
         webhook = Webhook(hook.url, world.layout, release())
         webhook.start()
         wait_for(hook, len(lines))
-        webhook.stop()
+        webhook.stop(PATIENCE)
         assert [told["number"] for told in hook.told] == [line.number for line in lines]
         assert hook.told[2]["text"].startswith("digits: step: step 1 of 4 (1% of users): ")
         assert {told["event"] for told in hook.told} >= {
@@ -98,7 +99,7 @@ def test_every_line_reaches_the_webhook_though_it_was_down(
         }
         again = Webhook(hook.url, world.layout, release())
         again.start()
-        again.stop()
+        again.stop(PATIENCE)
         assert len(hook.told) == len(lines), "what was delivered is not delivered again"
 
 
@@ -111,7 +112,7 @@ def test_a_webhook_that_is_gone_costs_the_controller_nothing_and_loses_nothing(w
     built.told = webhook.tell
     built.begin(OLD, NEW, "a test")
     assert ticks(world, built).phase == "promoted"
-    webhook.stop(seconds=1)
+    webhook.stop(PATIENCE)
     assert webhook.problem is not None
     assert url in webhook.problem
     assert not world.layout.told.exists()

@@ -110,7 +110,7 @@ def test_who_is_killed_in_a_change_or_stopped_in_it_holds_up_nobody_elsewhere(tm
     table, inside = Table(tmp_path / "t", 2 * BUCKET), context.Event()
     worker = context.Process(target=_hang, args=(tmp_path / "t", inside))
     worker.start()
-    assert inside.wait(60)
+    assert inside.wait(300)
     assert worker.pid is not None
     os.kill(worker.pid, signal.SIGSTOP)
     put(table, key(1, bucket=1), 1)  # another bucket: no wait

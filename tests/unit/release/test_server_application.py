@@ -317,7 +317,7 @@ def test_a_copy_of_what_was_answered_leaves_by_the_release_s_queue(bundle, model
     application = made(bundle, model)
     application.predictor._plugs = load_plugs(settings)
     with receiver(tmp_path / "queue") as queue:
-        queue.settimeout(20)
+        queue.settimeout(120)
         body = json_body([[5] * 64])
         for given in (b"{", body):
             asked(application, ("/predict", given), x_request_id="one")

@@ -51,7 +51,7 @@ class Conversation:
 
     async def answer(self):
         """Status, headers, body; None where the connection is closed."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             head = await self.reader.readuntil(b"\r\n\r\n")
             status, *lines = head.decode().split("\r\n")
             headers = dict(line.lower().split(": ", 1) for line in lines if line)
@@ -59,7 +59,7 @@ class Conversation:
         return int(status.split()[1]), headers, body
 
     async def closed(self):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             return await self.reader.read(1) == b""
 
 

@@ -122,8 +122,12 @@ def test_nothing_signed_is_refused(check: SignatureCheck) -> None:
 
 
 @pytest.mark.parametrize("apart", [-61, 61, -1e9, 1e9])
-def test_old_requests_and_clocks_apart_are_refused(check: SignatureCheck, apart: float) -> None:
-    headers = resigned(signed(), timestamp=b"%d" % max(0, time.time() + apart))
+def test_old_requests_and_clocks_apart_are_refused(
+    check: SignatureCheck, apart: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = float(int(time.time()))  # and no later: a second more or less decides
+    monkeypatch.setattr(signatures.time, "time", lambda: now)
+    headers = resigned(signed(), timestamp=b"%d" % max(0, now + apart))
     with pytest.raises(Refusal, match="60 s are allowed"):
         verify(check, headers)
 
@@ -178,7 +182,7 @@ def test_of_many_workers_exactly_one_takes_a_request(secrets_file: Path) -> None
     ]
     for worker in workers:
         worker.start()
-    taken = [number for _ in workers for number in results.get(timeout=60)]
+    taken = [number for _ in workers for number in results.get(timeout=300)]
     for worker in workers:
         worker.join()
     assert sorted(taken) == list(range(300))

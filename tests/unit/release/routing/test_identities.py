@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from assay.release.routing import identities
+from assay.release.routing import identities, upstream
 from assay.release.routing.identities import FILE, Identities, forget
 from assay.release.routing.upstream import Versions
 
@@ -46,7 +46,10 @@ class Service:
 
 
 @pytest.fixture
-def service() -> Iterator[Service]:
+def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
+    """It is waited for: that a front does not wait for it long is not what is tested here."""
+    monkeypatch.setattr(identities, "SECONDS", 60.0)
+    monkeypatch.setattr(upstream, "CONNECT_SECONDS", 60.0)
     service = Service()
     yield service
     service.stop()
