@@ -23,6 +23,7 @@ from assay.release.routing.front import Front
 from assay.release.routing.plan import Plan
 from assay.release.schema import Limits, Routing
 from assay.release.security.salt import user_digest as digest_of
+from assay.release.server.group import KEEP_ALIVE_SECONDS
 
 HERE = Path(__file__).parent
 PATIENCE = 180.0
@@ -63,7 +64,7 @@ class Part:
         command = [sys.executable, "-m", "uvicorn", f"versions:{self._app}", "--port", str(self.port)]
         with (self._folder / f"{self.name}.log").open("a") as log:
             self.process = subprocess.Popen(
-                [*command, "--log-level", "warning", "--timeout-keep-alive", "5"],
+                [*command, "--log-level", "warning", "--timeout-keep-alive", str(KEEP_ALIVE_SECONDS)],
                 env=self._environment,
                 stdout=log,
                 stderr=log,

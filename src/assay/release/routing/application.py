@@ -177,7 +177,7 @@ class Application:
                 query = scope["query_string"]
                 target = b"/predict" + (b"?" + query if query else b"")
                 asked = Upstream(address, scope["method"], target, headers, body)
-                answer = await self._versions.ask(asked, held.timeout_seconds / 2)
+                answer = await self._versions.ask(asked, held.timeout_seconds / 2, last=last)
             except NoAnswer as error:
                 request.tries.append((address, error.status, time.perf_counter() - began, False))
                 if last:

@@ -44,11 +44,14 @@ class Versions:
         self._unused = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         """No version speaks TLS; httpx would read all authorities for each."""
 
-    async def ask(self, asked: Upstream, seconds: float) -> tuple[int, Headers, bytes]:
-        """Status, headers and body as they are sent. Raises: NoAnswer."""
+    async def ask(self, asked: Upstream, seconds: float, *, last: bool = False) -> tuple[int, Headers, bytes]:
+        """Status, headers and body as they are sent. last: nobody else is asked, so that a connection may take all of the time.
+
+        Raises: NoAnswer.
+        """
         try:
             async with asyncio.timeout(seconds):
-                return await self._ask(asked, min(seconds, CONNECT_SECONDS), seconds)
+                return await self._ask(asked, seconds if last else min(seconds, CONNECT_SECONDS), seconds)
         except (TimeoutError, httpx.TimeoutException) as error:
             raise NoAnswer(504, str(error)) from error
         except (httpx.TransportError, OSError, ValueError) as error:
