@@ -1,7 +1,8 @@
 """The release file: two versions, how they are served and routed, how far and how fast, and when to turn back."""
 
 import ipaddress
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -126,7 +127,9 @@ class Routing(Section):
     front: Literal["nginx", "python"] = Field(
         default="nginx", description="`python`: Assay's own front, for machines without nginx; same split."
     )
-    address: str = Field(default="127.0.0.1", description="Address that the front listens on.")
+    address: str = Field(
+        default="127.0.0.1", description="IP address of this machine that the front listens on; 0.0.0.0: all."
+    )
     port: Port = Field(default=8080, description="Port that the front listens on.")
     tls: Tls | None = Field(default=None, description="HTTPS; null: plain HTTP.")
     header: str = Field(
@@ -145,6 +148,17 @@ class Routing(Section):
         description="Addresses and networks (CIDR) of proxies and load balancers before the front: of them alone "
         "`X-Forwarded-For` is believed.",
     )
+
+    @field_validator("address")
+    @classmethod
+    def _address(cls, written: str) -> str:
+        try:
+            ipaddress.ip_address(written)
+        except ValueError:
+            raise ValueError(
+                f"{written!r} is no IP address; write 127.0.0.1, or 0.0.0.0 for all of this machine's"
+            ) from None
+        return written
 
     @field_validator("trusted_proxies")
     @classmethod
@@ -315,3 +329,23 @@ class Release(Section):
         if self.routing.front == "nginx" and self.serving.jwt is None:
             raise ValueError("users are split by a verified identity")
         return self
+
+    def placed(self) -> "Release":
+        """The same with absolute paths: it can be driven and ended from any folder."""
+        content = self.model_dump()
+        _place(content, "folder")
+        if "://" not in self.registry.uri:
+            _place(content["registry"], "uri")
+        for section, names in (
+            (content["serving"]["jwt"], ("jwks",)),
+            (content["serving"]["signatures"], ("secrets",)),
+            (content["routing"]["tls"], ("certificate", "key")),
+        ):
+            for name in names:
+                if section is not None and not section[name].startswith("env:"):
+                    _place(section, name)
+        return Release.model_validate(content)
+
+
+def _place(section: dict[str, Any], name: str) -> None:
+    section[name] = str(Path(section[name]).absolute())

@@ -8,14 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ed25519
 from made_bundle import made_bundle, made_results
 from made_world import release
 from ports import free_port
+from tokens_made import public_jwk, write_keys
 
 from assay.release.bundle.manifest import Claim, Verdict
 from assay.release.layout import Layout
 from assay.release.ramp import preflight
+from assay.release.ramp.find import resolved
 from assay.release.ramp.preflight import Pair, Refused
+from assay.release.ramp.start import Options, start
 from assay.release.schema import Release
 
 
@@ -27,10 +31,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Pair:
 
 @pytest.fixture
 def jwks(tmp_path: Path) -> Path:
-    path = tmp_path / "jwks.json"
-    path.write_text("{}")
-    path.chmod(0o600)
-    return path
+    return write_keys(tmp_path / "jwks.json", public_jwk(ed25519.Ed25519PrivateKey.generate(), "1"))
 
 
 def made(jwks: Path, port: int = 0, **changes: Any) -> Release:
@@ -126,6 +127,73 @@ def test_all_that_is_wrong_is_told_at_once(pair: Pair, tmp_path: Path, jwks: Pat
     ):
         assert words in said, said
     assert len(said.splitlines()) == 6
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", "is no JWK set; write"),
+        ("{}", "is no JWK set; write"),
+        ('{"keys": []}', "has no key for EdDSA"),
+        ('{"keys": [{"kty": "OKP", "crv": "Ed25519", "x": "AAAA", "d": "AAAA"}]}', "is a private key"),
+    ],
+)
+def test_keys_by_which_nobody_would_be_known_are_refused_before_anything_starts(
+    pair: Pair, tmp_path: Path, jwks: Path, content: str, words: str
+) -> None:
+    jwks.write_text(content)
+    said = refused(made(jwks), tmp_path, pair)
+    assert f"serving.jwt.jwks: {jwks}: " in said
+    assert words in said
+
+
+def test_secrets_and_certificates_that_could_not_be_used_are_refused(
+    pair: Pair, tmp_path: Path, jwks: Path
+) -> None:
+    files = {name: tmp_path / name for name in ("callers", "chain.pem", "key.pem")}
+    for path in files.values():
+        path.write_text("mine short\n")
+        path.chmod(0o600)
+    wrong = release(
+        serving={
+            "jwt": {"jwks": str(jwks), "algorithms": ["EdDSA"], "audience": "x"},
+            "signatures": {"secrets": str(files["callers"])},
+        },
+        routing={
+            "port": free_port(),
+            "tls": {"certificate": str(files["chain.pem"]), "key": str(files["key.pem"])},
+        },
+    )
+    first, second = refused(wrong, tmp_path, pair).splitlines()
+    assert "serving.signatures.secrets: line 1: the secret is shorter than" in first
+    assert f"routing.tls: {files['chain.pem']} with {files['key.pem']}: " in second
+    assert second.endswith("both PEM, the key without a passphrase")
+
+
+def test_an_address_of_another_machine_is_told_apart_from_a_port_that_is_taken(
+    pair: Pair, tmp_path: Path, jwks: Path
+) -> None:
+    token = {"jwks": str(jwks), "algorithms": ["EdDSA"], "audience": "x"}
+    far = release(serving={"jwt": token}, routing={"address": "192.0.2.1"})  # RFC 5737: for documentation
+    assert "routing.address: 192.0.2.1 port" in refused(far, tmp_path, pair)
+
+
+def test_what_a_release_began_with_is_found_from_every_folder(
+    bundle: Path, other_bundle: Path, tmp_path: Path, jwks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A roll-back from another folder wrote its record into a registry that it made there."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("assay.release.ramp.start._run", lambda release, *_: release)
+    asked = release(
+        versions={"stable": str(bundle), "candidate": str(other_bundle)},
+        serving={"jwt": {"jwks": jwks.name, "algorithms": ["EdDSA"], "audience": "x"}},
+        routing={"front": "python", "port": free_port()},
+    )
+    start(asked, Options(), print)
+    monkeypatch.chdir("/")
+    begun = resolved(Layout(tmp_path / "releases" / "digits"))
+    assert begun.registry.uri == str(tmp_path / "releases" / "registry")
+    assert begun.serving.jwt is not None and begun.serving.jwt.jwks == str(jwks)
 
 
 def test_a_disk_without_room_and_a_folder_of_others_are_refused(

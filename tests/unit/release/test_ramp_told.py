@@ -174,6 +174,18 @@ def test_watch_ends_with_the_release(
     assert capsys.readouterr().out.count("\n") == len(Journal(world.layout).lines())
 
 
+def test_a_reason_of_several_lines_is_one_line_and_no_command_to_the_terminal(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    built = controller(world)
+    built.begin(OLD, NEW, "for\nÄnne\x1b[31m")
+    write_resolved(world)
+    assert main(["release", "status", str(world.folder)]) == 0
+    said = capsys.readouterr().out
+    assert "\x1b" not in said
+    assert [line for line in said.splitlines() if line.endswith("preflight: for Änne [31m")], said
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -100,6 +100,10 @@ def test_mistakes_of_every_kind_are_told_at_once(tmp_path: Path) -> None:
         ),
         (CONTENT | {"judge": {"level": float("nan")}}, ["judge.level: nan should be"]),
         (CONTENT | {"judge": {"level": "high"}}, ["judge.level: 'high' should be a valid number"]),
+        (
+            CONTENT | {"routing": {"address": "localhost; x"}},
+            ["routing.address: 'localhost; x' is no IP address; write 127.0.0.1, or 0.0.0.0"],
+        ),
         (CONTENT | {"routing": [1]}, ["routing: should be keys with values"]),
         (CONTENT | {"ramp": {"steps": [{"share": 1.0}, 7]}}, ["ramp.steps[1]: 7 should be keys with values"]),
     ],
@@ -142,6 +146,25 @@ def test_whatever_stands_there_is_read_or_refused(changes: list[tuple[tuple[str,
         assert error.problems
     else:
         assert isinstance(release, Release)
+
+
+def test_a_release_is_the_same_from_every_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    tls = {"certificate": "tls/chain.pem", "key": "tls/key.pem"}
+    content = CONTENT | {
+        "serving": CONTENT["serving"] | {"signatures": {"secrets": "env:CALLERS"}},
+        "routing": {"tls": tls},
+    }
+    placed = from_mapping(content, file="r.yaml").placed()
+    monkeypatch.chdir("/")
+    assert placed.placed() == placed
+    assert (placed.folder, placed.registry.uri) == (f"{tmp_path}/releases", f"{tmp_path}/releases/registry")
+    assert placed.serving.jwt is not None and placed.serving.signatures is not None
+    assert placed.serving.jwt.jwks == f"{tmp_path}/secrets/jwks.json"
+    assert placed.serving.signatures.secrets == "env:CALLERS"
+    assert placed.routing.tls is not None and placed.routing.tls.key == f"{tmp_path}/tls/key.pem"
+    served = from_mapping(CONTENT | {"registry": {"model": "m", "uri": "https://x"}}, file="r.yaml").placed()
+    assert served.registry.uri == "https://x"
 
 
 def test_generated_files_are_current(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

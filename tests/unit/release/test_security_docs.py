@@ -9,11 +9,14 @@ import yaml
 from test_log import served
 
 from assay.release.layout import Layout
+from assay.release.load import EXAMPLE, load
 from assay.release.log import PredictionLog
 from assay.release.observations import Prediction
 from assay.release.schema import Release, Signatures
 from assay.release.security import signatures
+from assay.release.security.salt import user_digest
 from assay.release.security.signatures import SignatureCheck
+from assay.release.security.tokens import Verifier
 
 ROOT = Path(__file__).parents[3]
 TEXT = (ROOT / "docs" / "security.md").read_text()
@@ -25,7 +28,7 @@ def blocks(language: str) -> list[str]:
 
 def test_the_client_s_snippet_signs_what_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(signatures, "SLOTS", 2**10)
-    (snippet,) = blocks("python")
+    snippet = blocks("python")[-1]
     names: dict[str, Any] = {}
     exec(snippet, names)
     callers = tmp_path / "callers"
@@ -35,6 +38,18 @@ def test_the_client_s_snippet_signs_what_is_taken(tmp_path: Path, monkeypatch: p
     headers = names["signed"]("client", b"c" * 32, "POST", "/predict?a=b", b"body")
     received = {name.lower().encode(): value.encode() for name, value in headers.items()}
     assert check.verify(b"POST", b"/predict?a=b", received, b"body", b"r") == b"client"
+
+
+def test_the_keys_to_try_it_with_are_taken_by_the_example(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    exec(blocks("python")[0], {})
+    settings = load(ROOT / EXAMPLE).serving.jwt
+    assert settings is not None
+    token = capsys.readouterr().out.strip().encode()
+    salt = bytes(32)
+    assert Verifier(settings, salt).verify(token).user == user_digest(salt, "alice")
 
 
 def test_the_release_file_s_section_is_one() -> None:

@@ -1,13 +1,15 @@
 """What must be right before a release begins: all that is wrong is told at once, and nothing has been started yet."""
 
+import errno
 import json
 import os
 import shutil
 import socket
+import ssl
 import stat
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +17,9 @@ from assay.release.bundle.manifest import Manifest
 from assay.release.bundle.read import read
 from assay.release.layout import Layout
 from assay.release.ramp.state import Version
-from assay.release.schema import Release
+from assay.release.schema import Release, Tls
+from assay.release.security.jwks import watch_keys
+from assay.release.security.signatures import watch_secrets
 
 HEALTH_SECONDS = 30.0
 """A version that does not say within as long that it is well is not."""
@@ -114,12 +118,39 @@ def _files(release: Release) -> Iterator[str]:
     jwt, signatures, tls = release.serving.jwt, release.serving.signatures, release.routing.tls
     if jwt is not None:
         shared = any(algorithm.startswith("HS") for algorithm in jwt.algorithms)
-        yield from _file("serving.jwt.jwks", jwt.jwks, secret=shared)
+        wrong = list(_file("serving.jwt.jwks", jwt.jwks, secret=shared))
+        yield from wrong or _unusable(lambda: watch_keys(jwt.jwks, jwt.algorithms))
     if signatures is not None:
-        yield from _file("serving.signatures.secrets", signatures.secrets, secret=True)
+        wrong = list(_file("serving.signatures.secrets", signatures.secrets, secret=True))
+        yield from wrong or _unusable(lambda: watch_secrets(signatures.secrets))
     if tls is not None:
-        yield from _file("routing.tls.certificate", tls.certificate, secret=False)
-        yield from _file("routing.tls.key", tls.key, secret=True)
+        wrong = [
+            *_file("routing.tls.certificate", tls.certificate, secret=False),
+            *_file("routing.tls.key", tls.key, secret=True),
+        ]
+        yield from wrong or _unusable(lambda: _certificate(tls))
+
+
+def _unusable(read: Callable[[], object]) -> Iterator[str]:
+    """What the program that is to use a file says of its content."""
+    try:
+        read()
+    except ValueError as error:
+        yield str(error)
+
+
+def _certificate(tls: Tls) -> None:
+    """Raises: ValueError."""
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(
+            tls.certificate, tls.key, password=lambda: b""
+        )
+    except (OSError, ValueError) as error:
+        what = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+        raise ValueError(
+            f"routing.tls: {tls.certificate} with {tls.key}: {what}; write the files of a certificate chain and of its "
+            "key, both PEM, the key without a passphrase"
+        ) from None
 
 
 def _file(key: str, name: str, *, secret: bool) -> Iterator[str]:
@@ -165,10 +196,12 @@ def _port(release: Release) -> Iterator[str]:
         try:
             probe.bind((address, port))
         except OSError as error:
-            yield (
-                f"routing.port: {address} port {port}: {os.strerror(error.errno or 0)}; end what listens there, or write "
-                "another port"
-            )
+            instead = {
+                errno.EADDRNOTAVAIL: "write an address of this machine, 127.0.0.1, or 0.0.0.0 for all of them",
+                errno.EACCES: "write a port from 1024 on: this user may not listen on those below",
+            }.get(error.errno or 0, "end what listens there, or write another port")
+            key = "address" if error.errno == errno.EADDRNOTAVAIL else "port"
+            yield f"routing.{key}: {address} port {port}: {os.strerror(error.errno or 0)}; {instead}"
 
 
 def health(address: str, version: str) -> list[str]:

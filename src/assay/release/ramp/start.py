@@ -51,11 +51,12 @@ def start(release: Release, options: Options, say: Say) -> State:
 
     Raises: InUse where there is another; Refused; ValueError for bundles, registries and fronts that cannot be had.
     """
+    release = release.placed()
     layout = Layout(Path(release.folder) / release.name)
     with _held(layout):
         if Journal(layout).open() is None:
             return _begin(release, layout, options, say)
-        before = resolved(layout)
+        before = resolved(layout).placed()
         if before != release:
             say(
                 f"{release.name}: the release file was changed since the release began: it goes on as it began "

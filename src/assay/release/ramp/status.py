@@ -57,7 +57,7 @@ class Standing:
         parts += [f"  trouble    {text}" for text in progress.trouble]
         parts += [f"  why        {state.held or state.reason}", "", "last events"]
         parts += [f"  {told(line, self.release)}" for line in self.lines[-_EVENTS:]]
-        return "\n".join(parts)
+        return "\n".join(map(_printable, parts))
 
     @property
     def exit_code(self) -> int:
@@ -117,7 +117,12 @@ def told(line: Line, release: Release) -> str:
     """A line of the journal for people."""
     where = title(line.state, release)
     what = where if line.event in (line.state.phase, "rollback") else f"{line.event} ({where})"
-    return f"{line.timestamp[11:19]}  {what}: {line.reason}"
+    return _printable(f"{line.timestamp[11:19]}  {what}: {line.reason}")
+
+
+def _printable(text: str) -> str:
+    """One line, whatever a person wrote as a reason: line feeds and commands to the terminal are spaces."""
+    return "".join(one if one.isprintable() else " " for one in text)
 
 
 def _count(number: int | None) -> str:

@@ -90,6 +90,14 @@ def parse_secrets(content: bytes) -> dict[bytes, bytes]:
     return found
 
 
+def watch_secrets(source: str) -> Watched[dict[bytes, bytes]]:
+    """Raises: ValueError telling what is wrong with the file."""
+    watched = Watched(source, _WHAT, parse_secrets, private=True)
+    if not watched.current():
+        raise ValueError(f"{_WHAT}: {source}: is empty; write lines `KEY_ID SECRET`")
+    return watched
+
+
 class _Signed(NamedTuple):
     key_id: bytes
     timestamp: bytes
@@ -103,9 +111,7 @@ class SignatureCheck:
     def __init__(self, settings: Signatures, nonces: Path, role: str) -> None:
         """Raises: ValueError where the secrets cannot be used; OSError where `nonces` cannot be made."""
         self._window = settings.window_seconds
-        self.secrets = Watched(settings.secrets, _WHAT, parse_secrets, private=True)
-        if not self.secrets.current():
-            raise ValueError(f"{_WHAT}: {settings.secrets}: is empty; write lines `KEY_ID SECRET`")
+        self.secrets = watch_secrets(settings.secrets)
         self._nonces = Table(nonces, SLOTS)
         self._role = {"stable": 1, "candidate": 2}[role]
         self._nobody = secrets.token_bytes(32)
