@@ -41,7 +41,7 @@ def made(jwks: Path, port: int = 0, **changes: Any) -> Release:
 
 def refused(release: Release, tmp_path: Path, pair: Pair, forced: str | None = None) -> str:
     with pytest.raises(Refused) as caught:
-        preflight.check(release, Layout(tmp_path / "r"), pair, forced=forced, front_runs=False)
+        preflight.check(release, Layout(tmp_path / "r"), pair, forced=forced, front=None)
     return str(caught.value)
 
 
@@ -66,7 +66,7 @@ def claim(word: str, arm: str, baseline: str) -> Verdict:
 def test_two_whole_bundles_may_begin_and_the_offline_verdict_is_shown(
     pair: Pair, tmp_path: Path, jwks: Path
 ) -> None:
-    said = preflight.check(made(jwks), Layout(tmp_path / "r"), pair, forced=None, front_runs=False)
+    said = preflight.check(made(jwks), Layout(tmp_path / "r"), pair, forced=None, front=None)
     assert said[0].startswith("offline: ")
 
 
@@ -92,11 +92,9 @@ def test_a_candidate_that_is_worse_offline_takes_a_reason(
         made(jwks), tmp_path, bad
     )
     layout = Layout(tmp_path / "r")
-    assert preflight.check(made(jwks), layout, bad, forced="faster", front_runs=False) == [
-        "offline: It is so."
-    ]
+    assert preflight.check(made(jwks), layout, bad, forced="faster", front=None) == ["offline: It is so."]
     fine = changed(pair, verdict=claim("inconclusive", arm, baseline))
-    preflight.check(made(jwks), layout, fine, forced=None, front_runs=False)
+    preflight.check(made(jwks), layout, fine, forced=None, front=None)
 
 
 def test_all_that_is_wrong_is_told_at_once(pair: Pair, tmp_path: Path, jwks: Path) -> None:
@@ -201,7 +199,7 @@ def test_a_disk_without_room_and_a_folder_of_others_are_refused(
 ) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(Refused, match="cannot be written to"):
-        preflight.check(made(jwks), Layout(tmp_path / "file" / "r"), pair, forced=None, front_runs=False)
+        preflight.check(made(jwks), Layout(tmp_path / "file" / "r"), pair, forced=None, front=None)
     monkeypatch.setattr(preflight, "LEAST_FREE_BYTES", 1 << 60)
     assert "MB free" in refused(made(jwks), tmp_path, pair)
 

@@ -220,7 +220,11 @@ def kind_of(warning: str) -> str:
 
 
 def _stopped(layout: Layout, standing: Standing) -> bool:
-    """Whether somebody ended it after it was over: a supervisor that ends as it should leaves no word of itself."""
+    """Whether somebody ended it after it was over: a supervisor that ends as it should leaves no word of itself.
+
+    And whether another release has its front, which that one tells of."""
+    if standing.state.successor is not None:
+        return True
     service = layout.service("stable") / "service.json"
     return standing.state.over and standing.controller is None and not service.exists()
 

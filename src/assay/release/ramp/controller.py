@@ -74,10 +74,10 @@ class Controller:
     def progress(self) -> Progress:
         return self._progress
 
-    def begin(self, stable: Version, candidate: Version, reason: str) -> None:
+    def begin(self, stable: Version, candidate: Version, reason: str, predecessor: str | None = None) -> None:
         """Take up what the journal says; an empty one begins with its first line."""
         if not self.resume():
-            self._commit(decide.begin(self.release, stable, candidate, reason))
+            self._commit(decide.begin(self.release, stable, candidate, reason, predecessor))
 
     def resume(self) -> bool:
         """Take up what the journal says. False: it says nothing."""
@@ -106,7 +106,8 @@ class Controller:
         self._take_orders()
         state = self.state
         trouble, real = reconcile(state, self.parts, self.number)
-        self._record(trouble)
+        if real is not None or state.predecessor is None:  # until then its users are another release's
+            self._record(trouble)
         look = self._guarded(self._look(), trouble)
         self._count(look, trouble, real.share if real else None)
         if state.phase == "preflight" and not trouble:

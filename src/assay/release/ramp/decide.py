@@ -21,7 +21,9 @@ class Change:
     by: str = RAMP
 
 
-def begin(release: Release, stable: Version, candidate: Version, reason: str) -> Change:
+def begin(
+    release: Release, stable: Version, candidate: Version, reason: str, predecessor: str | None = None
+) -> Change:
     """The first line: both versions run, and nobody has the candidate."""
     state = State(
         release=release.name,
@@ -31,6 +33,7 @@ def begin(release: Release, stable: Version, candidate: Version, reason: str) ->
         entered=1,
         wanted=Wanted(stable=stable.version, candidate=candidate.version),
         reason=reason,
+        predecessor=predecessor,
     )
     return Change("preflight", reason, state)
 

@@ -44,19 +44,20 @@ def resolved(layout: Layout) -> Release:
         raise NoRelease(f"{layout.resolved}: damaged or of another version of Assay: {what[:300]}") from None
 
 
-def _begun(folder: Path) -> list[Path]:
+def begun(folder: Path) -> list[Path]:
+    """Folders of releases."""
     return sorted(path for path in folder.glob("*") if Layout(path).journal.exists())
 
 
 def _only(folder: Path) -> Path:
-    found = _begun(folder)
+    found = begun(folder)
     if len(found) != 1:
         raise NoRelease(f"name a release: {_known(folder, '')}")
     return found[0]
 
 
 def _known(folder: Path, given: str) -> str:
-    names = [path.name for path in _begun(folder)]
+    names = [path.name for path in begun(folder)]
     guess = nearest(given, names)
     if guess:
         return f"did you mean `{guess}`?"

@@ -11,7 +11,8 @@ from assay.release.ramp.identity import Identity
 from assay.release.ramp.parts import PartError, Real
 from assay.release.ramp.processes import Supervised
 from assay.release.ramp.state import Wanted
-from assay.release.routing.front import Front
+from assay.release.ramp.takeover import Earlier
+from assay.release.routing.front import Front, front_of
 from assay.release.routing.plan import FrontError, Plan
 from assay.release.routing.shadower import Shadower
 from assay.release.schema import Release
@@ -29,6 +30,8 @@ class FrontPart:
     services: Supervised
     identity: Identity
     shadower: Shadower
+    earlier: Earlier | None = None
+    """The release whose front it takes over."""
     _rotated: float = -1e9
 
     def real(self) -> Real | None:
@@ -45,12 +48,14 @@ class FrontPart:
         # One that is gone for a moment comes back where it was; one that nobody is sent to may be anywhere.
         current = all(None in (now, then) or now == then for now, then in zip(addresses, known, strict=True))
         early = bool(plan.get("early")) if self.release.routing.early_users else None
-        return Real(standing.share, self._shadow(), early, current)
+        waits = "" if self.earlier is None else self.earlier.finish(self.front)
+        return Real(standing.share, self._shadow(), early, current, waits)
 
     def apply(self, wanted: Wanted, number: int) -> None:
         """Start it, or change what it does."""
         self.identity.ensure()
         self._apply_shadow(wanted)
+        self._take_over()
         active = self.front.active()
         before = {} if active is None else self._plan(active)
         stable = self.services.address("stable") or before.get("stable")
@@ -73,6 +78,14 @@ class FrontPart:
         except (FrontError, ValueError, OSError) as error:
             raise PartError(str(error)) from None
 
+    def _take_over(self) -> None:
+        if self.earlier is None or self.earlier.taken:
+            return
+        if self.services.address("stable") is None:
+            raise PartError("there is no stable version to send anyone to")
+        self.earlier.take()
+        self.front = front_of(self.release, self.services.layout)
+
     def _rotate(self) -> None:
         """The access log grows for as long as the front lives."""
         if time.monotonic() - self._rotated < ROTATE_SECONDS:
@@ -83,6 +96,8 @@ class FrontPart:
             self.front.rotate(int(serving.log_megabytes * 1e6), serving.log_files)
 
     def _plan(self, generation: int) -> dict[str, Any]:
+        if not self.front.owns(generation):
+            return {}
         path = self.front.folder / "generations" / str(generation) / "plan.json"
         with contextlib.suppress(OSError, ValueError):
             content: dict[str, Any] = json.loads(path.read_bytes())

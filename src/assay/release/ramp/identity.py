@@ -60,6 +60,11 @@ class Identity:
         except (ValueError, OSError) as error:
             raise PartError(f"identity service: {error}") from None
 
+    @property
+    def alive(self) -> bool:
+        known = self._known()
+        return known is not None and known.process.alive
+
     def stop(self) -> None:
         known = self._known()
         if known is not None and known.process.alive:

@@ -39,6 +39,11 @@ def run(arguments: argparse.Namespace) -> int:
     order = cast("Order", arguments.action)
     layout = find(arguments.release)
     standing = Standing(layout)
+    if standing.state.successor is not None:
+        raise ValueError(
+            f"assay release {order}: {standing.state.release} is over, and its users are those of release "
+            f"{standing.state.successor}: order that of {standing.state.successor}"
+        )
     done = standing.state.phase == "rolled_back" or (standing.state.over and order != "rollback")
     if done:
         words = standing.state.phase.replace("_", " ")

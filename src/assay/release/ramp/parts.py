@@ -23,6 +23,8 @@ class Real:
     """Whether early users have the candidate; None: there are none."""
     current: bool = True
     """Whether it sends requests to where the versions are."""
+    waits: str = ""
+    """What has to end before all is as wanted; empty: nothing."""
 
 
 @dataclass(frozen=True)

@@ -41,8 +41,12 @@ class Pair:
     new: Manifest
 
 
-def check(release: Release, layout: Layout, pair: Pair, *, forced: str | None, front_runs: bool) -> list[str]:
+def check(
+    release: Release, layout: Layout, pair: Pair, *, forced: str | None, front: list[str] | None
+) -> list[str]:
     """Everything that can be known before anything is started. forced: why a worse candidate is let through.
+
+    front: what speaks against the one that is there already; None: there is none, and the port has to be free.
 
     Returns: what is noteworthy and no reason to refuse. Raises: Refused.
     """
@@ -50,7 +54,7 @@ def check(release: Release, layout: Layout, pair: Pair, *, forced: str | None, f
         *_alike(pair),
         *_files(release),
         *_place(release, layout),
-        *([] if front_runs else _port(release)),
+        *(_port(release) if front is None else front),
     ]
     said, worse = verdict(pair.new, pair.old)
     if release.serving.jwt is None:

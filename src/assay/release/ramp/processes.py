@@ -16,7 +16,7 @@ from assay.release.observations import Role
 from assay.release.ramp.parts import PartError, Running
 from assay.release.ramp.state import Version
 from assay.release.server.files import Service, read_file
-from assay.release.server.groups import Group, open_group
+from assay.release.server.groups import Group, numbers, open_group
 from assay.release.server.swap_command import order
 
 AGAIN_SECONDS = 5.0
@@ -33,6 +33,8 @@ class Supervised:
     """Version that was asked for last, and when (monotonic)."""
     _retired: int | None = None
     """The group that was asked to end last."""
+    _left: dict[tuple[Role, int], Group] = field(default_factory=dict)
+    """Groups that are being ended from here."""
     _children: dict[Role, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def running(self, role: Role) -> Running:
@@ -74,6 +76,24 @@ class Supervised:
         if service is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(service.process.pid, signal.SIGTERM)
+
+    def end(self, role: Role) -> bool:
+        """To be called until it is true: also ends what answers without a supervisor."""
+        self.stop(role)
+        if self.service(role) is not None:
+            return False
+        folder = self.layout.service(role) / "groups"
+        for number in numbers(folder):
+            group = self._left.get((role, number)) or open_group(folder / str(number))
+            if group is None or not group.alive:
+                continue
+            if group.ending is None:
+                group.begin_ending()
+                self._left[role, number] = group
+            group.ended(patience=group.settings.serving.limits.timeout_seconds)
+        return not any(
+            group.alive for number in numbers(folder) if (group := open_group(folder / str(number)))
+        )
 
     def retire(self) -> None:
         """The version before is kept warm by its supervisor until it is told."""

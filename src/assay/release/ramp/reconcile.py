@@ -33,8 +33,11 @@ def reconcile(state: State, parts: Parts, number: int) -> tuple[list[str], Real 
         trouble.append("front: does not answer")
     elif not _same(real, wanted):
         trouble.append(f"front: does {real}, wanted is {wanted}")
-    elif wanted.candidate is None:
-        _end_old(parts, ready["candidate"].version is not None, trouble)
+    else:
+        if real.waits:
+            trouble.append(f"front: {real.waits}")
+        if wanted.candidate is None:
+            _end_old(parts, ready["candidate"].version is not None, trouble)
     _name(parts, wanted, trouble)
     return list(dict.fromkeys(trouble)), real
 

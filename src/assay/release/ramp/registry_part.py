@@ -9,7 +9,19 @@ from assay.release.registry.store import CHAMPION, Registry
 
 _TRUSTED_SECONDS = 60.0
 """How long an answer about the alias counts: a server is not asked four times a second."""
-_TELLING = ("preflight", "shadow", "step", "bake", "retire", "promoted", "rollback", "rolled_back")
+HANDED_OVER = "handed_over"
+"""Event: another release serves its users."""
+_TELLING = (
+    HANDED_OVER,
+    "preflight",
+    "shadow",
+    "step",
+    "bake",
+    "retire",
+    "promoted",
+    "rollback",
+    "rolled_back",
+)
 
 
 @dataclass
@@ -48,6 +60,11 @@ class RegistryPart:
             ):
                 return
             wanted = state.wanted
+            if event == HANDED_OVER:
+                self.registry.serves(
+                    wanted.stable, release=self.release, role="stable", share=None, reason=f"{reason} {mark}"
+                )
+                return
             said = f"{event}: {reason} {mark}"
             share = wanted.share if wanted.candidate is not None else None
             candidate = state.candidate.version

@@ -14,7 +14,7 @@ import yaml
 from assay.holding import hold
 from assay.records import write_atomically
 from assay.release.layout import Layout
-from assay.release.ramp import preflight
+from assay.release.ramp import preflight, takeover
 from assay.release.ramp.controller import Controller
 from assay.release.ramp.drift_part import DriftPart
 from assay.release.ramp.find import resolved
@@ -27,9 +27,10 @@ from assay.release.ramp.processes import Supervised
 from assay.release.ramp.registry_part import RegistryPart
 from assay.release.ramp.state import State
 from assay.release.ramp.status import told
+from assay.release.ramp.takeover import Earlier
 from assay.release.ramp.webhook import Webhook
 from assay.release.registry.store import open_registry
-from assay.release.routing.front import Front, front_of
+from assay.release.routing.front import Front, front_of, port_is_free
 from assay.release.routing.shadower import Shadower
 from assay.release.schema import Release
 from assay.release.security.salt import make_salt
@@ -62,6 +63,9 @@ def start(release: Release, options: Options, say: Say) -> State:
                 f"{release.name}: the release file was changed since the release began: it goes on as it began "
                 f"({layout.resolved})"
             )
+        if (state := takeover.gone(layout)) is not None:
+            say(f"{release.name}: is over, and release {state.successor} has taken its front over")
+            return state
         return _run(before, layout, options, say, None)
 
 
@@ -76,8 +80,9 @@ def _held(layout: Layout) -> IO[str]:
 
 
 def drive(layout: Layout, *, until_over: bool = False) -> State:
-    """Take up a release that nobody drives. Raises: InUse."""
+    """Take up a release that nobody drives. Raises: InUse; ValueError where another one has its front."""
     with hold(layout.lock):
+        _refuse_gone(layout)
         return _run(resolved(layout), layout, Options(until_held=not until_over), print, None)
 
 
@@ -89,24 +94,37 @@ def _begin(release: Release, layout: Layout, options: Options, say: Say) -> Stat
     pair = preflight.pair_of(*kept)
     make_salt(layout.salt)
     runs = front_of(release, layout).running() is not None
-    for text in preflight.check(release, layout, pair, forced=options.forced, front_runs=runs):
+    free = port_is_free(release.routing.address, release.routing.port)
+    earlier = None if runs or free else takeover.on_port(release, layout)
+    against = list(takeover.against(earlier, release, pair.stable)) if earlier is not None else None
+    for text in preflight.check(release, layout, pair, forced=options.forced, front=[] if runs else against):
         say(f"{release.name}: {text}")
     content = yaml.safe_dump(release.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     write_atomically(layout.resolved, content.encode())
     reason = f"begun with {release.versions.stable} and {release.versions.candidate}"
     if options.forced is not None:
         reason += f"; forced: {options.forced}"
+    name = None
+    if earlier is not None:
+        name = earlier.folder.name
+        reason += f"; takes over the front of release {name}"
+        takeover.share_nonces(earlier, layout)
 
     def begin(controller: Controller) -> None:
-        controller.begin(pair.stable, pair.candidate, reason)
+        controller.begin(pair.stable, pair.candidate, reason, name)
 
-    return _run(release, layout, options, say, begin)
+    return _run(release, layout, options, say, begin, earlier)
 
 
 def _run(
-    release: Release, layout: Layout, options: Options, say: Say, begin: Callable[[Controller], None] | None
+    release: Release,
+    layout: Layout,
+    options: Options,
+    say: Say,
+    begin: Callable[[Controller], None] | None,
+    earlier: Layout | None = None,
 ) -> State:
-    parts, services = parts_of(release, layout)
+    parts, services = parts_of(release, layout, earlier or takeover.predecessor(layout))
     webhook = Webhook(release.webhook, layout, release) if release.webhook else None
 
     def tell(line: Line) -> None:
@@ -140,14 +158,23 @@ def _run(
                 webhook.stop()
 
 
-def parts_of(release: Release, layout: Layout) -> tuple[Parts, Supervised]:
-    """The real ones. Raises: ValueError for a front that cannot be had here, or a judge whose memory is not its own."""
+def parts_of(release: Release, layout: Layout, earlier: Layout | None = None) -> tuple[Parts, Supervised]:
+    """The real ones. earlier: the release whose front is taken over.
+
+    Raises: ValueError for a front that cannot be had here, or a judge whose memory is not its own."""
     services = Supervised(layout)
     front: Front = front_of(release, layout)
     identity = Identity(release, layout)
     return (
         Parts(
-            FrontPart(release, front, services, identity, Shadower(layout)),
+            FrontPart(
+                release,
+                front,
+                services,
+                identity,
+                Shadower(layout),
+                None if earlier is None else Earlier(earlier, layout),
+            ),
             services,
             RegistryPart(open_registry(release.registry), release.name),
             JudgePart(release, layout, services, DriftPart(release, layout)),
@@ -157,15 +184,33 @@ def parts_of(release: Release, layout: Layout) -> tuple[Parts, Supervised]:
 
 
 def stop(layout: Layout) -> None:
-    """End front, versions and identity service: nobody is served any more. Raises: InUse while a controller runs."""
+    """End front, versions and identity service: nobody is served any more.
+
+    Raises: InUse while a controller runs; ValueError where another release has its front.
+    """
     with hold(layout.lock):
+        _refuse_gone(layout)
         release = resolved(layout)
+        earlier = takeover.claimed(layout)
+        if earlier is not None:
+            earlier.take()
         front_of(release, layout).stop()
         Shadower(layout).stop()
         services = Supervised(layout)
         services.stop("candidate")
         services.stop("stable")
         Identity(release, layout).stop()
+        if earlier is not None:
+            earlier.end()
+
+
+def _refuse_gone(layout: Layout) -> None:
+    """Raises: ValueError."""
+    if (state := takeover.gone(layout)) is not None:
+        raise ValueError(
+            f"{state.release}: is over, and release {state.successor} has taken its front over and serves its users: "
+            f"name {state.successor}"
+        )
 
 
 @contextmanager

@@ -55,6 +55,13 @@ class State(Typed):
     extended: int = Field(default=0, description="How often a person gave this step its time again.")
     reason: str = Field(description="Why the phase was entered.")
     taken: list[str] = Field(default=[], description="Orders that took effect, the latest last.")
+    predecessor: str | None = Field(
+        default=None,
+        description="Release whose front it takes over, in the same folder; null: it has its own.",
+    )
+    successor: str | None = Field(
+        default=None, description="Release that has taken its front over; null: its front is its own."
+    )
 
     @property
     def over(self) -> bool:

@@ -66,7 +66,7 @@ class Standing:
     def _manner(self) -> str:
         state = self.state
         if state.over:
-            return ""
+            return f", and release {state.successor} has taken its front over" if state.successor else ""
         if state.held:
             return ", held: a person has to decide (assay release promote | resume | rollback)"
         words = ", paused" if state.paused else ""
@@ -116,7 +116,9 @@ def exit_code(state: State) -> int:
 def told(line: Line, release: Release) -> str:
     """A line of the journal for people."""
     where = title(line.state, release)
-    what = where if line.event in (line.state.phase, "rollback") else f"{line.event} ({where})"
+    what = (
+        where if line.event in (line.state.phase, "rollback") else f"{line.event.replace('_', ' ')} ({where})"
+    )
     return _printable(f"{line.timestamp[11:19]}  {what}: {line.reason}")
 
 

@@ -147,7 +147,7 @@ class Application:
         body = await _body(scope, receive, held)
         authorization = [value for name, value in scope["headers"] if name == b"authorization"]
         if held.identity is not None and len(authorization) == 1:
-            request.user = await self._identities.user(held.identity, authorization[0])
+            request.user = await self._identities.user(held.identity, authorization[0], held.salt)
         wishes = [value.decode("latin-1") for name, value in scope["headers"] if name == held.header.encode()]
         split = held.stopped if request.halted else held.split
         request.choice = split.choose(request.user, wishes[0] if len(wishes) == 1 else "")

@@ -29,6 +29,8 @@ KEPT_SECONDS = 600.0
 CONFIRM_SECONDS = 30.0
 IN_A_ROW = 8
 """Answers on new connections, one after the other, that must all be of the new generation."""
+OWNER = "release"
+"""File beside a generation that names the release whose it is: a front may have had another's before."""
 OWN_HEADERS = ("x-assay-user", "x-assay-assigned", "x-assay-route", "x-assay-shadow", "x-assay-front")
 
 
@@ -47,13 +49,15 @@ class Standing(NamedTuple):
 class Front(ABC):
     """Splits users between versions. Its processes outlive whoever started them; any number may look at it.
 
-    `layout.front` holds `generations/N/`, `active` (a link to the generation in use) and what the programs leave.
+    `layout.front` holds `generations/N/`, `active` (a link to the generation in use) and what the programs leave. A
+    release that took over the front of another has a link there, to where that front lies.
     """
 
     def __init__(self, layout: Layout, routing: Routing, limits: Limits) -> None:
         """Raises: ValueError for settings that no front can hold."""
         self.layout, self.routing, self.limits = layout, routing, limits
-        self.folder = layout.front.absolute()
+        at = layout.front.absolute()
+        self.folder = at.readlink() if at.is_symlink() else at
         check_folder(self.folder)
         if routing.header.lower() in OWN_HEADERS:
             raise ValueError(
@@ -75,6 +79,10 @@ class Front(ABC):
     @abstractmethod
     def rotate(self, size: int, keep: int) -> bool:
         """Begin new logs, of requests and of errors, where one has `size` bytes, and keep so many old ones; whether it did."""
+
+    @abstractmethod
+    def lingers(self, before: Layout) -> bool:
+        """Whether any of its processes may still send requests to where a release did that had the front before."""
 
     @abstractmethod
     def _check(self, generation: Path) -> None:
@@ -145,6 +153,14 @@ class Front(ABC):
         except (OSError, ValueError):
             return None
 
+    def owns(self, generation: int) -> bool:
+        """Whether a generation is this release's."""
+        try:
+            name = (self.folder / "generations" / str(generation) / OWNER).read_text()
+        except OSError:
+            return not self.layout.front.is_symlink()
+        return name == self.layout.folder.name
+
     def salt(self) -> str:
         """Raises: ValueError where there is none, or others may read it."""
         return read_salt(self.layout.salt).decode()
@@ -200,7 +216,7 @@ class Front(ABC):
         self.folder.mkdir(parents=True, exist_ok=True)
         self.folder.chmod(0o700)
         temporary.mkdir(parents=True, mode=0o700)
-        for name, text in (files | {GO: ""}).items():
+        for name, text in (files | {GO: "", OWNER: self.layout.folder.name}).items():
             with os.fdopen(os.open(temporary / name, os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
                 file.write(text)
                 file.flush()

@@ -11,7 +11,16 @@ from assay.release.routing.front import Front, listen, port_is_free
 from assay.release.routing.held import FILE, Held
 from assay.release.routing.identities import forget
 from assay.release.routing.plan import FrontError, Plan
-from assay.release.routing.processes import HARDER_SECONDS, command_line, end, ended, holders, send, wait_for
+from assay.release.routing.processes import (
+    HARDER_SECONDS,
+    command_line,
+    end,
+    ended,
+    holders,
+    holding,
+    send,
+    wait_for,
+)
 from assay.release.routing.rotation import shift
 from assay.release.routing.split import UNITS, units
 from assay.release.schema import Limits, Routing
@@ -59,6 +68,15 @@ class PythonFront(Front):
 
     def rotate(self, size: int, keep: int) -> bool:
         return shift(self.layout.access, size, keep)
+
+    def lingers(self, before: Layout) -> bool:
+        """By the file of a generation: a worker has it open as long as a request is answered by it."""
+        others = {
+            str((folder / FILE).resolve())
+            for folder in (self.folder / "generations").glob("*")
+            if folder.name.isdigit() and not self.owns(int(folder.name))
+        }
+        return bool(holding(others.__contains__))
 
     def _files(self, plan: Plan) -> dict[str, str]:
         held = Held(

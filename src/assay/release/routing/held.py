@@ -3,6 +3,7 @@
 import ipaddress
 import json
 import os
+import weakref
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -64,10 +65,25 @@ class Active:
 
     def now(self) -> tuple[Held, bool]:
         """It, and whether it is halted."""
-        at = os.lstat(self._link)
-        if self._held is None or self._seen != (at.st_ino, at.st_mtime_ns):
+        while self._held is None or self._seen != self._at():
+            self._seen = self._at()
             folder = Path(self._link).resolve()
-            self._held = Held(**json.loads((folder / FILE).read_bytes()))
+            self._held = _opened(folder / FILE)
             self._go = str(folder / GO)
-            self._seen = (at.st_ino, at.st_mtime_ns)
         return self._held, not os.access(self._go, os.F_OK)
+
+    def _at(self) -> tuple[int, int]:
+        at = os.lstat(self._link)
+        return at.st_ino, at.st_mtime_ns
+
+
+def _opened(path: Path) -> Held:
+    """Read from a file that stays open as long as anything is done by it: so others see that it is in use."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        held = Held(**json.loads(os.pread(descriptor, os.fstat(descriptor).st_size, 0)))
+    except BaseException:
+        os.close(descriptor)
+        raise
+    weakref.finalize(held, os.close, descriptor)
+    return held

@@ -31,9 +31,12 @@ class Identities:
         self._path = path
         self._database: sqlite3.Connection | None = None
 
-    async def user(self, address: str, authorization: bytes) -> str:
-        """The digest of a verified user; empty for anyone else, and where nobody is there to verify."""
-        key = hashlib.sha256(authorization).digest()
+    async def user(self, address: str, authorization: bytes, salt: str = "") -> str:
+        """The digest of a verified user; empty for anyone else, and where nobody is there to verify.
+
+        salt: the release's; with another one the same user has another digest.
+        """
+        key = hashlib.sha256(salt.encode() + b" " + authorization).digest()
         if kept := self._kept(key):
             return kept
         asked = Upstream(

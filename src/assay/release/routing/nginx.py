@@ -21,6 +21,7 @@ from assay.release.routing.processes import (
     command_line,
     end,
     holders,
+    holding,
     send,
     wait_for,
 )
@@ -84,6 +85,13 @@ class NginxFront(Front):
         if (pid := self.running()) is not None:
             send(pid, signal.SIGUSR1)
         return True
+
+    def lingers(self, before: Layout) -> bool:
+        """By the log: a worker has that of its generation's release open until it ends, the master until it has reloaded."""
+        log = str(before.access.resolve())
+        return any(
+            command_line(pid).startswith("nginx: ") for pid in holding(lambda name: name.startswith(log))
+        )
 
     def _base(self) -> list[str]:
         return [self.program, "-p", str(self.folder), "-e", str(self.folder / "error.log")]

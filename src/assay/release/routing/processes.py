@@ -37,9 +37,15 @@ def children(pid: int) -> list[int]:
 
 def holders(path: Path) -> list[int]:
     """This user's processes that have a file open."""
+    real = str(path.resolve())
+    return holding(lambda name: name == real)
+
+
+def holding(meant: Callable[[str], bool]) -> list[int]:
+    """This user's processes that have a file open whose name (as the kernel has it, without links) is meant."""
     found = []
     for process in Path("/proc").iterdir():
-        if process.name.isdigit() and int(process.name) != os.getpid() and _has_open(process, str(path)):
+        if process.name.isdigit() and int(process.name) != os.getpid() and _has_open(process, meant):
             found.append(int(process.name))
     return sorted(found)
 
@@ -71,8 +77,13 @@ def wait_for(condition: Callable[[], bool], seconds: float) -> bool:
     return True
 
 
-def _has_open(process: Path, path: str) -> bool:
+def _has_open(process: Path, meant: Callable[[str], bool]) -> bool:
     try:
-        return any(str(link.readlink()) == path for link in (process / "fd").iterdir())
+        links = list((process / "fd").iterdir())
     except OSError:
         return False
+    for link in links:
+        with contextlib.suppress(OSError):  # closed meanwhile
+            if meant(str(link.readlink())):
+                return True
+    return False
