@@ -140,7 +140,7 @@ def test_start_takes_up_what_was_begun(
 
 def test_what_was_recorded_is_not_recorded_twice(world: World, tmp_path: Path) -> None:
     place = Place(tmp_path / "registry" / "digits")
-    registry = Registry("digits", place, FolderBackend(place))
+    registry = Registry("digits", str(place.folder), place, FolderBackend(place))
     with driven(world):
         main(["release", "promote", "digits", "--by", "ada"])
     for _ in range(2):
