@@ -46,8 +46,8 @@ def eventually(condition: Callable[[], object], what: str) -> None:
 class Served:
     """A supervisor in a folder of its own."""
 
-    def __init__(self, folder: Path, bundle: Path) -> None:
-        self.folder, self.bundle = folder, bundle
+    def __init__(self, folder: Path, bundle: Path, *options: str) -> None:
+        self.folder, self.bundle, self.options = folder, bundle, options
         self.start()
 
     def start(self, *more: str) -> None:
@@ -64,7 +64,7 @@ class Served:
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         self.output = (self.folder.parent / "output").open("ab")
         self.process = subprocess.Popen(
-            [*command, "--port", "0", *more], stdout=self.output, stderr=self.output
+            [*command, "--port", "0", *self.options, *more], stdout=self.output, stderr=self.output
         )
         eventually(self.up, "it serves")
 

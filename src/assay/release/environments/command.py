@@ -33,8 +33,12 @@ def declare(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Raises: ValueError telling what is wrong."""
     if arguments.what == "make":
+        import signal
+
         from assay.release.environments.prepare import prepare
 
+        # Asked to end, it removes what is half made, as when it is interrupted.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         environment = prepare(arguments.environment, arguments.bundle)
         assert environment.place is not None, "it is not the host's"
         print(environment.place.folder)

@@ -68,13 +68,7 @@ def prepare(kind: Kind, bundle_folder: Path, root: Path | None = None) -> Enviro
     if kind == "host":
         return Environment("host", "host")
     bundle = read(bundle_folder)
-    name = name_of(kind, bundle_folder)
-    if name is None:
-        raise PlaceError(
-            f"{bundle_folder / IMAGE_LOCK}: is not there: the run had no image; write `environment: venv` or `environment: "
-            "host`, or name a lock when the bundle is made: --image-lock FILE"
-        )
-    place = Place((root or environments()).absolute(), name)
+    place = place_of(kind, bundle_folder, root)
     held = lease(place)
     try:
         if kind == "venv":
@@ -87,7 +81,18 @@ def prepare(kind: Kind, bundle_folder: Path, root: Path | None = None) -> Enviro
     except BaseException:
         os.close(held)
         raise
-    return Environment(kind, name, place, held)
+    return Environment(kind, place.name, place, held)
+
+
+def place_of(kind: Kind, bundle: Path, root: Path | None = None) -> Place:
+    """Where the environment of a bundle is or will be. Raises: PlaceError where it can be none of that kind."""
+    name = name_of(kind, bundle)
+    if name is None:
+        raise PlaceError(
+            f"{bundle / IMAGE_LOCK}: is not there: the run had no image; write `environment: venv` or `environment: "
+            "host`, or name a lock when the bundle is made: --image-lock FILE"
+        )
+    return Place((root or environments()).absolute(), name)
 
 
 def _make_venv(place: Place, bundle: Bundle, held: int) -> None:

@@ -38,6 +38,8 @@ class Running:
     starting: bool = False
     refused: bool = False
     """It ended by itself and says that this version cannot be served."""
+    coming: str | None = None
+    """The version whose environment is being made, to take over; None: none is."""
 
 
 @dataclass(frozen=True)

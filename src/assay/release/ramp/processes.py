@@ -15,7 +15,7 @@ from assay.release.layout import Layout
 from assay.release.observations import Role
 from assay.release.ramp.parts import PartError, Running
 from assay.release.ramp.state import Version
-from assay.release.server.files import Service, read_file
+from assay.release.server.files import Action, Service, Swap, read_file
 from assay.release.server.groups import Group, numbers, open_group
 from assay.release.server.swap_command import order
 
@@ -50,7 +50,9 @@ class Supervised:
         detail = (
             f"{last.reason}" if last is not None and failed else "" if group.accepting else "does not accept"
         )
-        return Running(version_of(group.settings.bundle), ready=group.accepting > 0, detail=detail)
+        coming = [version_of(Path(swap.bundle or "")) for swap in _preparing(service)]
+        version = version_of(group.settings.bundle)
+        return Running(version, ready=group.accepting > 0, detail=detail, coming=(*coming, None)[0])
 
     def serve(self, role: Role, version: Version) -> None:
         """A supervisor that lives is told to swap; where none does, one is started and takes over what still answers."""
@@ -58,17 +60,21 @@ class Supervised:
         if tried == version.version and time.monotonic() - when < AGAIN_SECONDS:
             return
         service = self.service(role)
-        last = service.swaps[-1] if service is not None and service.swaps else None
-        if service is not None and (last is None or last.ended is None):
+        going = service is not None and any(swap.ended is None for swap in service.swaps)
+        others = [] if service is None else _preparing(service)
+        if service is not None and (going or not service.swaps):
+            if any(Path(other.bundle or "") != Path(version.folder).resolve() for other in others):
+                self._tried[role] = (version.version, time.monotonic())
+                self._order(role, "abandon")
             return
         self._tried[role] = (version.version, time.monotonic())
-        try:
-            if service is None:
+        if service is None:
+            try:
                 self._start(role, version)
-            else:
-                order(self.layout.service(role).absolute(), "swap", Path(version.folder))
-        except (ValueError, OSError) as error:
-            raise PartError(str(error)) from None
+            except OSError as error:
+                raise PartError(str(error)) from None
+        else:
+            self._order(role, "swap", Path(version.folder))
 
     def stop(self, role: Role) -> None:
         """Asks; it answers what it has, and ends."""
@@ -100,11 +106,14 @@ class Supervised:
         service = self.service("stable")
         if service is None or service.standby is None or service.standby == self._retired:
             return
-        try:
-            order(self.layout.service("stable").absolute(), "retire")
-        except (ValueError, OSError) as error:
-            raise PartError(f"stable: {error}") from None
+        self._order("stable", "retire")
         self._retired = service.standby
+
+    def _order(self, role: Role, action: Action, bundle: Path | None = None) -> None:
+        try:
+            order(self.layout.service(role).absolute(), action, bundle)
+        except (ValueError, OSError) as error:
+            raise PartError(str(error)) from None
 
     def address(self, role: Role) -> str | None:
         """`HOST:PORT`; None: no supervisor lives."""
@@ -151,6 +160,11 @@ class Supervised:
             text = (self.layout.service(role) / "output.log").read_text(errors="replace")
             return " / ".join(text.strip().splitlines()[-_LAST_LINES:])
         return "it printed nothing"
+
+
+def _preparing(service: Service) -> list[Swap]:
+    """A version by order whose environment is being made, which takes minutes and can be given up."""
+    return [swap for swap in service.swaps if swap.state == "preparing" and swap.action == "swap"]
 
 
 def version_of(bundle: Path) -> str | None:

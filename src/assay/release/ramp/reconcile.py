@@ -74,9 +74,9 @@ def _apply(parts: Parts, wanted: Wanted, number: int, trouble: list[str]) -> Rea
 
 
 def _serve(parts: Parts, role: Role, version: Version, trouble: list[str]) -> None:
-    """What already serves it is left alone."""
+    """What already serves it is left alone, unless it is about to serve another."""
     running = parts.services.running(role)
-    if running.version == version.version:
+    if running.version == version.version and running.coming in (None, version.version):
         return
     try:
         parts.services.serve(role, version)

@@ -22,6 +22,8 @@ from typing import Any, Literal, TypeVar
 from assay.records import Typed, write_atomically
 
 Gate = Literal["open", "closed"]
+Action = Literal["swap", "back", "retire", "abandon"]
+"""What is asked of a supervisor: all but the last wait for the one before."""
 
 
 class Process(Typed):
@@ -71,7 +73,7 @@ class Wanted(Typed):
     """An order to the supervisor. number: grows with every order."""
 
     number: int
-    action: Literal["swap", "back", "retire"]
+    action: Action
     bundle: str | None = None
 
 
@@ -81,7 +83,7 @@ class Swap(Typed):
     number: int
     action: str
     bundle: str | None
-    state: Literal["loading", "switching", "done", "failed"]
+    state: Literal["preparing", "loading", "switching", "done", "failed"]
     reason: str | None = None
     group: int | None = None
     began: str
@@ -99,6 +101,8 @@ class Service(Typed):
     """The group that answers."""
     standby: int | None = None
     """The group that answered before, still warm."""
+    taken: int | None = None
+    """Number of the last order that was taken; null: not known."""
     swaps: list[Swap] = []
     """The last ones; the newest is last."""
 

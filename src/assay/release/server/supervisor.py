@@ -8,26 +8,35 @@ is so is written to one. Groups outlive the supervisor: one that comes anew has 
 import fcntl
 import signal
 import socket
-import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from assay.clock import now
-from assay.release.environments.prepare import Environment, prepare
+from assay.release.environments.making import Making
 from assay.release.server.files import Service, Swap, Wanted, read_file, this_process, write_file
 from assay.release.server.group import BACKLOG, HUNG_SECONDS
 from assay.release.server.groups import Group, numbers, open_group, remove_ended, start
 from assay.release.server.handover import take
 from assay.release.server.settings import Settings
+from assay.release.server.swaps import KEPT, begun, broken_off, done, failed
 
 PORT = 8000
 """Where nothing else is said."""
 TICK_SECONDS = 0.05
 _SWITCH_SECONDS = 30.0
 _LONGEST_PAUSE = 30.0
-_KEPT_SWAPS = 20
+_ABANDONED = "abandoned, as it was asked for"
+
+
+@dataclass(frozen=True)
+class _Coming:
+    """A version whose environment is being made."""
+
+    swap: Swap
+    settings: Settings
+    making: Making
 
 
 class Supervisor:
@@ -53,8 +62,9 @@ class Supervisor:
                 "to change its version: assay release swap BUNDLE --folder FOLDER; or name another --folder"
             ) from None
         self._ended = False
-        self._preparing: threading.Thread | None = None
-        self._prepared: Environment | Exception | None = None
+        self._coming: list[_Coming] = []
+        """At most one by order and before it one that starts again what answered; what answered goes first."""
+        self._abandoned: list[Making] = []
         self._ending: list[Group] = []
         self._active: Group | None = None
         self._standby: Group | None = None
@@ -72,7 +82,8 @@ class Supervisor:
             address=host,
             port=found,
             role=settings.role,
-            swaps=[] if before is None else before.swaps,
+            taken=self._number,
+            swaps=[] if before is None else broken_off(before, wanted),
         )
         self._write()
 
@@ -117,11 +128,12 @@ class Supervisor:
             self._say(f"version of group {self._active.number} runs still; taken over")
         while not self._ended:
             self._take_order()
-            self._begin_when_prepared()
+            self._start_when_made()
             self._follow()
             self._keep()
             self._end_groups()
             if self._active is None and not self._busy and not self._again:
+                self._stop()
                 return 1
             time.sleep(TICK_SECONDS)
         self._stop()
@@ -132,7 +144,7 @@ class Supervisor:
 
     def _take_order(self) -> None:
         wanted = read_file(self._folder / "wanted.json", Wanted)
-        if wanted is None or wanted.number <= self._number or self._busy:
+        if wanted is None or wanted.number <= self._number or (self._busy and wanted.action != "abandon"):
             return
         self._number = wanted.number
         match wanted.action:
@@ -142,52 +154,78 @@ class Supervisor:
             case "back":
                 self._back(wanted)
             case "retire":
-                swap = _swap(wanted.number, "retire", None)
+                swap = begun(wanted.number, "retire", None)
                 if self._standby is None:
-                    self._note(_failed(swap, "there is no version that is kept warm"))
+                    self._note(failed(swap, "there is no version that is kept warm"))
                 else:
                     self._retire()
-                    self._note(_done(swap, None))
+                    self._note(done(swap, None))
+            case "abandon":
+                self._abandon(begun(wanted.number, "abandon", None))
 
     @property
     def _busy(self) -> bool:
         """Whether a version is on its way."""
-        return self._next is not None or self._preparing is not None
+        return self._next is not None or bool(self._coming)
 
     def _begin(self, action: str, settings: Settings, wanted: Wanted | None = None) -> None:
-        """Prepare the environment of a group that is to stand beside what runs: that can take minutes."""
-        self._wanted_settings, self._prepared = settings, None
-        self._note(_swap(0 if wanted is None else wanted.number, action, str(settings.bundle)))
-
-        def make() -> None:
-            try:
-                self._prepared = prepare(settings.serving.environment, settings.bundle)
-            except (OSError, ValueError) as error:
-                self._prepared = error
-
-        # A daemon: whoever ends the supervisor does not wait for it.
-        self._preparing = threading.Thread(target=make, daemon=True)
-        self._preparing.start()
-
-    def _begin_when_prepared(self) -> None:
-        """Start the group."""
-        if self._preparing is None or self._preparing.is_alive():
-            return
-        assert self._swap is not None and self._prepared is not None
-        environment, self._preparing = self._prepared, None
+        """Make the environment of a group that is to stand beside what runs: that can take minutes."""
+        kind = settings.serving.environment
+        swap = begun(0 if wanted is None else wanted.number, action, str(settings.bundle))
+        if kind != "host":
+            swap = swap.model_copy(update={"state": "preparing"})
+        self._note(swap)
         try:
-            if isinstance(environment, Exception):
-                raise environment
+            making = Making(kind, settings.bundle, self._folder / f"environment.{action}.log")
+        except (OSError, ValueError) as error:
+            self._fail(swap, str(error))
+            return
+        self._coming.insert(0 if action == "restart" else len(self._coming), _Coming(swap, settings, making))
+
+    def _start_when_made(self) -> None:
+        """Start the group."""
+        if not self._coming or self._next is not None:
+            return
+        coming = self._coming[0]
+        swap = coming.swap.model_copy(update={"state": "loading"})
+        try:
+            environment = coming.making.poll()
+            if environment is None:
+                return
             remove_ended(self._groups)
             number = max(numbers(self._groups), default=0) + 1
-            self._next = start(self._groups, number, self._wanted_settings, self._listener, environment)
-            environment.close()
+            try:
+                self._next = start(self._groups, number, coming.settings, self._listener, environment)
+            finally:
+                environment.close()
         except (OSError, ValueError) as error:
-            self._fail_again_later(self._swap)
-            self._note(_failed(self._swap, str(error)))
+            self._coming.remove(coming)
+            self._fail(swap, str(error))
             return
+        self._coming.remove(coming)
         self._switched = None
-        self._note(self._swap.model_copy(update={"group": number}))
+        self._swap = swap.model_copy(update={"group": number})
+        self._note(self._swap)
+
+    def _fail(self, swap: Swap, reason: str) -> None:
+        self._fail_again_later(swap)
+        self._note(failed(swap, reason))
+
+    def _abandon(self, own: Swap) -> None:
+        """Give up the version that is on its way by order; one that is started again because it died is not given up."""
+        for coming in self._coming:
+            if coming.swap.action == "swap":
+                self._coming.remove(coming)
+                coming.making.abandon()
+                self._abandoned.append(coming.making)
+                self._note(failed(coming.swap, _ABANDONED))
+                self._note(done(own, None))
+                return
+        if self._next is not None and self._swap is not None and self._swap.action in ("swap", "back"):
+            self._give_up(self._next, self._swap, _ABANDONED)
+            self._note(done(own, None))
+            return
+        self._note(failed(own, "no version is on its way"))
 
     def _fail_again_later(self, swap: Swap) -> None:
         """What answered and has to be started again is tried after a while."""
@@ -197,7 +235,7 @@ class Supervisor:
 
     def _back(self, wanted: Wanted) -> None:
         """The version that is warm takes over at once."""
-        swap = _swap(wanted.number, "back", None)
+        swap = begun(wanted.number, "back", None)
         standby = self._standby
         if standby is None or not standby.whole:
             why = (
@@ -205,10 +243,10 @@ class Supervisor:
                 if standby is None
                 else "its workers are not all ready"
             )
-            self._note(_failed(swap, why))
+            self._note(failed(swap, why))
             return
         swap = swap.model_copy(update={"bundle": str(standby.settings.bundle), "group": standby.number})
-        self._standby, self._next, self._switched = None, standby, None
+        self._standby, self._next, self._switched, self._swap = None, standby, None, swap
         self._note(swap)
 
     def _follow(self) -> None:
@@ -224,7 +262,8 @@ class Supervisor:
                 group.files.was_ready.touch()
                 group.files.set_gate("open")
                 self._switched = time.monotonic()
-                self._note(swap.model_copy(update={"state": "switching"}))
+                self._swap = swap.model_copy(update={"state": "switching"})
+                self._note(self._swap)
         elif group.whole and group.accepting >= group.settings.serving.workers:
             self._take_over(group, swap)
         elif time.monotonic() - self._switched > _SWITCH_SECONDS:
@@ -244,7 +283,7 @@ class Supervisor:
         if before is not None:
             before.files.set_gate("closed")
             self._wait(lambda: not before.accepting)
-        self._note(_done(swap, group.number))
+        self._note(done(swap, group.number))
 
     def _wait(self, condition: Callable[[], bool]) -> None:
         """For what takes workers a tenth of a second, and longer only where they hang."""
@@ -261,12 +300,13 @@ class Supervisor:
         else:
             group.begin_ending()
             self._ending.append(group)
-        self._fail_again_later(swap)
-        self._note(_failed(swap, reason))
+        self._fail(swap, reason)
 
     def _keep(self) -> None:
         """A version whose master or last worker died is started again; workers that are left answer until then."""
-        if self._active is None or self._busy or time.monotonic() < self._again:
+        if self._active is None or self._next is not None or time.monotonic() < self._again:
+            return
+        if any(coming.swap.action == "restart" for coming in self._coming):
             return
         if not self._active.led:
             self._say(f"group {self._active.number} has lost its master; starting it again")
@@ -281,6 +321,7 @@ class Supervisor:
     def _end_groups(self) -> None:
         patience = self._settings.drain_seconds
         self._ending = [group for group in self._ending if not group.ended(patience=patience)]
+        self._abandoned = [making for making in self._abandoned if not making.poll_end()]
 
     def _stop(self) -> None:
         """End everything: requests that are there are answered."""
@@ -289,19 +330,22 @@ class Supervisor:
             if group is not None:
                 group.begin_ending()
                 self._ending.append(group)
+        for coming in self._coming:
+            coming.making.abandon()
+            self._abandoned.append(coming.making)
         self._listener.close()
-        while self._ending:
+        while self._ending or self._abandoned:
             patience = min(limits.timeout_seconds, self._settings.drain_seconds)
             self._ending = [group for group in self._ending if not group.ended(patience=patience)]
+            self._abandoned = [making for making in self._abandoned if not making.poll_end()]
             time.sleep(TICK_SECONDS)
         (self._folder / "service.json").unlink(missing_ok=True)
 
     def _note(self, swap: Swap) -> None:
         """Write down and print how an order stands."""
-        told = self._swap is not None and (self._swap.began, self._swap.state) == (swap.began, swap.state)
-        self._swap = swap
         others = [one for one in self._service.swaps if one.began != swap.began]
-        self._service = self._service.model_copy(update={"swaps": [*others, swap][-_KEPT_SWAPS:]})
+        told = any((one.began, one.state) == (swap.began, swap.state) for one in self._service.swaps)
+        self._service = self._service.model_copy(update={"swaps": [*others, swap][-KEPT:]})
         self._write()
         why = f": {swap.reason}" if swap.reason else ""
         if not told:
@@ -311,24 +355,13 @@ class Supervisor:
         found = {
             "active": None if self._active is None else self._active.number,
             "standby": None if self._standby is None else self._standby.number,
+            "taken": self._number,
         }
         self._service = self._service.model_copy(update=found)
         try:
             write_file(self._folder / "service.json", self._service)
         except OSError as error:  # versions are not to suffer from a full disk
             self._say(f"{self._folder / 'service.json'}: cannot be written: {error.strerror}")
-
-
-def _swap(number: int, action: str, bundle: str | None) -> Swap:
-    return Swap(number=number, action=action, bundle=bundle, state="loading", began=now())
-
-
-def _failed(swap: Swap, reason: str) -> Swap:
-    return swap.model_copy(update={"state": "failed", "reason": reason, "ended": now()})
-
-
-def _done(swap: Swap, group: int | None) -> Swap:
-    return swap.model_copy(update={"state": "done", "group": group, "ended": now()})
 
 
 def _taken_from(groups: list[Group]) -> socket.socket | None:

@@ -4,9 +4,8 @@ import argparse
 import fcntl
 import time
 from pathlib import Path
-from typing import Literal
 
-from assay.release.server.files import Service, Swap, Wanted, read_file, write_file
+from assay.release.server.files import Action, Service, Swap, Wanted, read_file, write_file
 
 
 def declare(parser: argparse.ArgumentParser) -> None:
@@ -20,6 +19,9 @@ def declare(parser: argparse.ArgumentParser) -> None:
     )
     what.add_argument("--back", action="store_true", help="the version before, which is warm still")
     what.add_argument("--retire", action="store_true", help="end the version that is kept warm")
+    what.add_argument(
+        "--abandon", action="store_true", help="give up the version that is on its way, taken at once"
+    )
     parser.add_argument(
         "--folder", type=Path, default=Path("service"), help="of `assay release serve` (default: service/)"
     )
@@ -33,9 +35,13 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError(
             f"assay release swap: {arguments.bundle}: no bundle; make one: assay release bundle …"
         )
-    action: Literal["swap", "back", "retire"] = (
-        "back" if arguments.back else "retire" if arguments.retire else "swap"
-    )
+    given: dict[Action, bool] = {
+        "back": arguments.back,
+        "retire": arguments.retire,
+        "abandon": arguments.abandon,
+        "swap": bundle is not None,
+    }
+    action = next(action for action, asked in given.items() if asked)
     number = order(folder, action, bundle)
     shown = None
     while True:
@@ -56,7 +62,7 @@ def running(folder: Path) -> Service:
     return service
 
 
-def order(folder: Path, action: Literal["swap", "back", "retire"], bundle: Path | None = None) -> int:
+def order(folder: Path, action: Action, bundle: Path | None = None) -> int:
     """Ask the supervisor; returns the order's number. Raises: ValueError where none runs."""
     running(folder)
     with (folder / "wanted.lock").open("w") as lock:
