@@ -15,7 +15,8 @@ PATIENCE = 180.0
 class Traffic:
     """Requests on several connections until `stop`. A connection that the server announced to end is opened anew.
 
-    failed: (when, what), `monotonic`. answers: (when its connection was made, `monotonic`; version).
+    failed: (when, what), `monotonic`. answers: (`monotonic` when the request before it on its connection was sent, or
+    that was made; version).
     """
 
     port: int
@@ -50,10 +51,11 @@ class Traffic:
         self._wait(lambda: self.count >= wanted, seconds)
 
     def since(self, moment: float, count: int = 50) -> set[str]:
-        """Versions of as many answers on connections that were made after a moment: others may still have been the one before's."""
+        """Versions of as many answers after a moment, but for the first on a connection that was there before: that one
+        may still be of whom it was made with, who ends it with this answer."""
 
         def found() -> list[str]:
-            return [version for made, version in self.answers if made > moment]
+            return [version for before, version in self.answers if before > moment]
 
         self._wait(lambda: len(found()) >= count, PATIENCE)
         return set(found())
@@ -66,19 +68,21 @@ class Traffic:
 
     def _run(self) -> None:
         connection: http.client.HTTPConnection | None = None
-        made = 0.0
+        before = 0.0
         while self._going:
             try:
                 if connection is None:
-                    made = time.monotonic()
+                    before = time.monotonic()
                     connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
+                sent = time.monotonic()
                 connection.request("POST", "/predict", self.body, {"Content-Type": "application/json"})
                 response = connection.getresponse()
                 answer: Any = json.loads(response.read())
                 if response.status == 200:
-                    self.answers.append((made, answer["model_version"]))
+                    self.answers.append((before, answer["model_version"]))
                 else:
                     self.failed.append((time.monotonic(), f"{response.status}: {answer}"))
+                before = sent
                 if response.will_close:
                     connection.close()
                     connection = None
