@@ -110,8 +110,8 @@ class Serving(Section):
     jwt: Jwt | None = Field(default=None, description="Verified identities; null: every user is anonymous.")
     signatures: Signatures | None = Field(default=None, description="Signed requests; null: none asked.")
     limits: Limits = Limits()
-    log_megabytes: float = Field(default=100, gt=0, description="Size at which a prediction log is rotated.")
-    log_files: int = Field(default=10, ge=1, description="Rotated prediction logs that are kept.")
+    log_megabytes: float = Field(default=100, gt=0, description="Size at which a log is rotated.")
+    log_files: int = Field(default=10, ge=1, description="Rotated logs that are kept, of each kind.")
 
 
 class Tls(Section):

@@ -14,11 +14,12 @@ from assay.release.ramp.state import Wanted
 from assay.release.ramp.takeover import Earlier
 from assay.release.routing.front import Front, front_of
 from assay.release.routing.plan import FrontError, Plan
+from assay.release.routing.rotation import cut
 from assay.release.routing.shadower import Shadower
 from assay.release.schema import Release
 
 ROTATE_SECONDS = 60.0
-"""Between two looks whether the access log is to be rotated."""
+"""Between two looks whether logs are to be rotated."""
 
 
 @dataclass
@@ -87,13 +88,18 @@ class FrontPart:
         self.front = front_of(self.release, self.services.layout)
 
     def _rotate(self) -> None:
-        """The access log grows for as long as the front lives."""
+        """Logs grow for as long as the front and what is behind it live."""
         if time.monotonic() - self._rotated < ROTATE_SECONDS:
             return
         self._rotated = time.monotonic()
         serving = self.release.serving
+        size, keep = int(serving.log_megabytes * 1e6), serving.log_files
         with contextlib.suppress(OSError, FrontError):
-            self.front.rotate(int(serving.log_megabytes * 1e6), serving.log_files)
+            self.front.rotate(size, keep)
+        run = self.services.layout.shadow.parent
+        for log in (run / "shadow.log", *run.glob("*/output.log"), *run.glob("*/groups/*/output.log")):
+            with contextlib.suppress(OSError):
+                cut(log, size, keep)
 
     def _plan(self, generation: int) -> dict[str, Any]:
         if not self.front.owns(generation):

@@ -21,6 +21,7 @@ from assay.release.routing.identities import FILE as IDENTITIES
 from assay.release.routing.identities import Identities
 from assay.release.routing.lines import Lines
 from assay.release.routing.nginx import ERRORS
+from assay.release.routing.rates import FILE as RATES
 from assay.release.routing.rates import Rates
 from assay.release.routing.split import Choice
 from assay.release.routing.upstream import NoAnswer, Upstream, Versions
@@ -108,7 +109,7 @@ class Application:
         self._versions = Versions()
         self._identities = Identities(self._versions, folder / IDENTITIES)
         self._lines = Lines()
-        self._rates = Rates()
+        self._rates = Rates(folder / RATES)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "http", "lifespan is off"

@@ -21,7 +21,8 @@ from assay.release.routing.processes import (
     send,
     wait_for,
 )
-from assay.release.routing.rotation import shift
+from assay.release.routing.rates import FILE as RATES
+from assay.release.routing.rotation import cut, shift
 from assay.release.routing.split import UNITS, units
 from assay.release.schema import Limits, Routing
 
@@ -64,10 +65,11 @@ class PythonFront(Front):
         for orphan in self._orphans():
             send(orphan, signal.SIGKILL)
         self._pid.unlink(missing_ok=True)
-        forget(self.folder)
+        self._forget()
 
     def rotate(self, size: int, keep: int) -> bool:
-        return shift(self.layout.access, size, keep)
+        moved = shift(self.layout.access, size, keep)
+        return cut(self.folder / "error.log", size, keep) or moved
 
     def lingers(self, before: Layout) -> bool:
         """By the file of a generation: a worker has it open as long as a request is answered by it."""
@@ -107,7 +109,7 @@ class PythonFront(Front):
         orphans = self._orphans()
         for orphan in orphans:
             send(orphan, signal.SIGKILL)
-        forget(self.folder)
+        self._forget()
         address, port = self.routing.address, self.routing.port
         if not wait_for(lambda: port_is_free(address, port), HARDER_SECONDS if orphans else 2.0):
             raise FrontError(
@@ -135,6 +137,11 @@ class PythonFront(Front):
         """Its workers look at each request."""
         if self.running() is None:
             raise FrontError(f"the front ended; {self._evidence()}")
+
+    def _forget(self) -> None:
+        """What workers that have ended shared."""
+        forget(self.folder)
+        (self.folder / RATES).unlink(missing_ok=True)
 
     def _orphans(self) -> list[int]:
         """Workers whose master was killed: they go on serving, and hold the port."""

@@ -25,7 +25,7 @@ from assay.release.routing.processes import (
     send,
     wait_for,
 )
-from assay.release.routing.rotation import shift
+from assay.release.routing.rotation import cut, shift
 from assay.release.routing.split import units
 from assay.release.schema import Limits, Routing
 
@@ -78,13 +78,11 @@ class NginxFront(Front):
         shutil.rmtree(self.folder / "identity-cache", ignore_errors=True)
 
     def rotate(self, size: int, keep: int) -> bool:
-        logs = (self.layout.access, self.folder / "error.log")
-        moved = [shift(log, size, keep) for log in logs]
-        if not any(moved):
-            return False
-        if (pid := self.running()) is not None:
+        moved = shift(self.layout.access, size, keep)
+        # Also where whoever moved it ended before it told nginx.
+        if (pid := self.running()) is not None and not self.layout.access.exists():
             send(pid, signal.SIGUSR1)
-        return True
+        return cut(self.folder / "error.log", size, keep) or moved
 
     def lingers(self, before: Layout) -> bool:
         """By the log: a worker has that of its generation's release open until it ends, the master until it has reloaded."""

@@ -1,4 +1,4 @@
-"""Parts of Assay's own front: what it holds, its rates, and log lines that must cost nobody anything."""
+"""Parts of Assay's own front: what it holds, and log lines that must cost nobody anything."""
 
 import json
 from dataclasses import replace
@@ -9,7 +9,6 @@ import pytest
 from assay.release.routing.held import FILE, Active, Held
 from assay.release.routing.lines import Lines
 from assay.release.routing.plan import GO
-from assay.release.routing.rates import MOST, Rates
 from assay.release.routing.upstream import NoAnswer, Upstream, Versions
 
 HELD = Held(
@@ -53,17 +52,6 @@ def test_a_change_is_seen_at_the_next_look_and_a_halt_too(tmp_path: Path) -> Non
     second = replace(HELD, generation=2, share=0.0)
     hold(tmp_path, second)
     assert active.now() == (second, False)
-
-
-def test_rates() -> None:
-    rates = Rates()
-    assert [rates.take("a", 2, now=0.0) for _ in range(3)] == [True, True, False]
-    assert rates.take("b", 2, now=0.0)
-    assert [rates.take("a", 2, now=0.5) for _ in range(2)] == [True, False]
-    assert [rates.take("a", 2, now=60.0) for _ in range(3)] == [True, True, False]
-    for number in range(MOST + 10):
-        rates.take(str(number), 2, now=60.0)
-    assert rates.take("a", 2, now=60.0), "the one seen longest ago is forgotten"
 
 
 def test_lines_go_to_the_file_that_has_the_name(tmp_path: Path) -> None:
