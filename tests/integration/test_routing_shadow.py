@@ -108,6 +108,18 @@ def nothing_under_way(counts: Counts) -> bool:
     return counts.received == counts.left_out + counts.lost + counts.answered + counts.failed
 
 
+def test_a_large_body_is_copied_too(fronted: Fronted) -> None:
+    copy(fronted, 1.0)
+
+    def came() -> bool:
+        assert fronted.ask("someone", body=b"x" * 900_000).role == "stable"
+        time.sleep(0.1)
+        return "900000" in {shadow["content-length"] for shadow in shadows(fronted)}
+
+    eventually(came, "a large copy comes")
+    eventually(lambda: counts(fronted).answered > 0, "it is counted")
+
+
 def test_failures_of_copies_are_seen(fronted: Fronted) -> None:
     fronted.behave("candidate", "500")
     copy(fronted, 1.0)

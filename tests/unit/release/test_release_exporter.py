@@ -1,5 +1,6 @@
 """Releases as Prometheus metrics: what files and versions say, and what they do not."""
 
+import json
 import os
 import socket
 import threading
@@ -23,7 +24,9 @@ from assay.holding import hold
 from assay.release.exporter import metrics
 from assay.release.exporter.metrics import METRICS, Collector, kind_of
 from assay.release.exporter.traffic import BUCKETS
+from assay.release.layout import Layout
 from assay.release.ramp.parts import Look
+from assay.release.ramp.status import Standing
 from assay.release.schema import Serving
 from assay.release.security import sources
 from assay.release.security.salt import make_salt
@@ -213,6 +216,23 @@ def test_what_is_over_for_a_day_is_told_no_more(world: World, monkeypatch: pytes
     assert not [key for key in told if key[0] == "assay_release_version_ready" and "role=candidate" in key]
     monkeypatch.setattr(metrics, "RECENT_SECONDS", -1.0)
     assert told_by(Collector(world.folder.parent))["assay_release_exporter_releases",] == 0
+
+
+def test_what_became_of_copies_is_told_where_it_is_known(world: World) -> None:
+    assert not [key for key in told_by(Collector(world.folder.parent)) if "copies" in key[0]]
+    folder = world.folder / "run"
+    folder.mkdir(exist_ok=True)
+    counts = {"received": 9, "left_out": 1, "lost": 2, "answered": 3, "failed": 3, "never_came": 4}
+    (folder / "shadow-counts.json").write_text(json.dumps(counts))
+    told = told_by(Collector(world.folder.parent))
+    own = {key[1:]: value for key, value in told.items() if key[0] == "assay_release_copies_total"}
+    expected = {
+        f"outcome={outcome}": float(count) for outcome, count in counts.items() if outcome != "received"
+    }
+    assert {
+        label: value for labels, value in own.items() for label in labels if "outcome" in label
+    } == expected
+    assert Standing(Layout(world.folder)).as_dict()["copies"] == counts
 
 
 def test_no_folder_of_releases_is_no_error(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from asgi import request
 from made_bundle import made_bundle, made_results
 
 from assay.release.bundle.read import read
-from assay.release.routing.copies import receiver, unpacked
+from assay.release.routing.copies import received, receiver
 from assay.release.schema import Batching, Limits, Serving
 from assay.release.server.application import Application
 from assay.release.server.group import cores_of
@@ -315,17 +315,21 @@ def test_counting_all_at_once_is_counting_one_by_one():
 def test_a_copy_of_what_was_answered_leaves_by_the_release_s_queue(bundle, model, tmp_path):
     settings = Settings(bundle=bundle.folder, copies=tmp_path / "queue")
     application = made(bundle, model)
-    application.predictor._plugs = load_plugs(settings)
+    metrics = Metrics("m", "v", "stable")
+    application.predictor._plugs = load_plugs(settings, copied=metrics.count_copy)
     with receiver(tmp_path / "queue") as queue:
-        queue.settimeout(120)
         body = json_body([[5] * 64])
         for given in (b"{", body):
             asked(application, ("/predict", given), x_request_id="one")
-        headers, copied = unpacked(queue.recv(2**20))
+        headers, copied = received(queue)
         assert copied == body and headers["x-request-id"] == "one"
-        queue.setblocking(False)
         with pytest.raises(BlockingIOError):
-            queue.recv(2**20)
+            received(queue)
+    asked(application, ("/predict", body))
+    told = metrics.text().decode()
+    assert all(
+        f'assay_serving_copies_total{{outcome="{outcome}"}} 1.0' in told for outcome in ("handed", "lost")
+    )
 
 
 def test_settings_come_from_the_release_and_what_is_wrong_is_named(bundle, tmp_path):

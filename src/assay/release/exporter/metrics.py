@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from http.client import HTTPException
 from pathlib import Path
 from typing import get_args
@@ -58,6 +59,10 @@ METRICS: dict[str, tuple[str, tuple[str, ...]]] = {
     "assay_release_attempts_total": (
         "Tries of a version; a failed one may have been answered by the other.",
         (*_ROLE, "outcome"),
+    ),
+    "assay_release_copies_total": (
+        "Of requests, for the shadow, since it was started, by what became of them.",
+        ("release", "outcome"),
     ),
     "assay_release_seconds": ("From a user's request to its answer, at the front.", _ROLE),
     "assay_release_exporter_releases": ("That are told.", ()),
@@ -208,6 +213,10 @@ def add_state(sheet: Sheet, name: str, standing: Standing) -> None:
         sheet.add("assay_release_trouble", len(progress.trouble), name)
     for event, count in sorted(Counter(line.event for line in standing.lines).items()):
         sheet.add("assay_release_events_total", count, name, event)
+    if standing.copies is not None:
+        for outcome, number in asdict(standing.copies).items():
+            if outcome != "received":
+                sheet.add("assay_release_copies_total", number, name, outcome)
     kinds = Counter(kind_of(line.reason) for line in standing.lines if line.event == "warning")
     for kind in KINDS:
         sheet.add("assay_release_warnings", kinds[kind], name, kind)

@@ -1,5 +1,6 @@
 """What a release does at the moment, for people and for programs, from its files alone."""
 
+from dataclasses import asdict
 from typing import Any
 
 from assay.holding import holder
@@ -7,6 +8,7 @@ from assay.release.layout import Layout
 from assay.release.ramp.find import NoRelease, resolved
 from assay.release.ramp.journal import Journal, Line
 from assay.release.ramp.state import Progress, State, percent, title
+from assay.release.routing.shadower import Shadower
 from assay.release.schema import Release
 
 PROMOTED, ROLLED_BACK, WAITS = 0, 3, 4
@@ -27,6 +29,7 @@ class Standing:
         self.state: State = self.lines[-1].state
         self.progress: Progress = journal.progress(self.state.entered)
         self.controller = holder(layout.lock)
+        self.copies = Shadower(layout).counts()
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -36,6 +39,7 @@ class Standing:
             "over": self.state.over,
             "controller": self.controller,
             "state": self.state.model_dump(mode="json"),
+            "copies": None if self.copies is None else asdict(self.copies),
             "progress": self.progress.model_dump(mode="json"),
             "events": [
                 line.model_dump(mode="json", exclude={"state"}) | {"title": title(line.state, self.release)}
@@ -91,7 +95,9 @@ class Standing:
             return f"{passed} of {self.release.ramp.bake_seconds:.0f} s"
         if state.phase == "shadow":
             shadow = self.release.ramp.shadow
-            return f"{_count(progress.requests)} of {shadow.requests} copies, {passed} of at least {shadow.least_seconds:.0f} s"
+            lost = "" if self.copies is None else f" ({self.copies.lost + self.copies.never_came} lost)"
+            answered = f"{_count(progress.requests)} of {shadow.requests} copies{lost}"
+            return f"{answered}, {passed} of at least {shadow.least_seconds:.0f} s"
         if state.step is not None:
             step = self.release.ramp.steps[state.step]
             users = f"{_count(progress.users)} of {step.users} users of the candidate"

@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,7 +20,7 @@ from typing import Any
 
 from assay.records import write_atomically
 from assay.release.layout import Layout
-from assay.release.routing.copies import receiver, unpacked
+from assay.release.routing.copies import LOST, received, receiver
 from assay.release.routing.lines import Lines
 from assay.release.routing.plan import FrontError, check_address
 from assay.release.routing.processes import command_line, ended, wait_for
@@ -31,10 +30,10 @@ from assay.release.routing.upstream import NoAnswer, Upstream, Versions
 
 CONCURRENT = 8
 WAITING = 256
+WAITING_BYTES = 64 * 1024 * 1024
+"""Of bodies that wait; a larger one waits alone."""
 SECONDS = 5.0
 """Longest that a copy may take."""
-LARGEST = 1 << 24
-"""Bytes of a datagram: far above what the kernel passes."""
 LOG_BYTES, LOGS = 64 * 1024 * 1024, 4
 
 
@@ -46,10 +45,12 @@ class Counts:
     left_out: int = 0
     """Not in the share, or nobody to send them to."""
     lost: int = 0
-    """No room, or no copies."""
+    """Here: too many waited, or what came was no copy."""
     answered: int = 0
     failed: int = 0
     """No answer, or a status of 500 and above."""
+    never_came: int = 0
+    """Lost by the stable version's workers: the queue was full, or nobody there."""
 
 
 class Shadower:
@@ -117,6 +118,7 @@ class Program:
         self._log = layout.shadow_log.absolute()
         self._socket = receiver(layout.shadow_queue.absolute())
         self._queue: asyncio.Queue[tuple[dict[str, str], bytes]] = asyncio.Queue(WAITING)
+        self._bytes = 0
         self._versions = Versions()
         self._lines = Lines()
         self._seen: tuple[int, int] | None = None
@@ -146,22 +148,24 @@ class Program:
         """What has come, but not for so long that copies under way stand still."""
         for _ in range(32):
             try:
-                datagram = self._socket.recv(LARGEST, socket.MSG_DONTWAIT)
+                headers, body = received(self._socket)
             except BlockingIOError:
                 return
-            self.counts.received += 1
-            try:
-                headers, body = unpacked(datagram)
-            except ValueError:
+            except (ValueError, OSError):
+                self.counts.received += 1
                 self.counts.lost += 1
                 continue
+            self.counts.received += 1
+            before = headers.pop(LOST, "")
+            self.counts.never_came += int(before) if before.isdigit() else 0
             if not self._wanted(headers.get("x-request-id", "")):
                 self.counts.left_out += 1
                 continue
-            try:
-                self._queue.put_nowait((headers, body))
-            except asyncio.QueueFull:
+            if self._queue.full() or (self._bytes and self._bytes + len(body) > WAITING_BYTES):
                 self.counts.lost += 1
+                continue
+            self._bytes += len(body)
+            self._queue.put_nowait((headers, body))
 
     def _wanted(self, request_id: str) -> bool:
         """By the request's id, so that the same are chosen while the share grows."""
@@ -169,7 +173,9 @@ class Program:
 
     async def _work(self) -> None:
         while True:
-            await self._send(*await self._queue.get())
+            headers, body = await self._queue.get()
+            self._bytes -= len(body)
+            await self._send(headers, body)
 
     async def _send(self, headers: dict[str, str], body: bytes) -> None:
         address, share = self._address, self._share

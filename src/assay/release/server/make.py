@@ -25,7 +25,7 @@ def make_application(settings: Settings) -> tuple[Application, dict[str, Any]]:
     manifest = bundle.manifest
     model = load_model(bundle, serving.device)
     metrics = Metrics(manifest.name, manifest.version, settings.role)
-    plugs = load_plugs(settings, metrics.count_lines)
+    plugs = load_plugs(settings, metrics.count_lines, metrics.count_copy)
     if plugs.keys is not None:
         jwt = serving.jwt
         days = None if jwt is None else jwt.rotation_days

@@ -46,6 +46,13 @@ class Metrics:
             registry=registry,
         )
         self._lines = {outcome: lines.labels(outcome) for outcome in ("written", "dropped")}
+        copies = Counter(
+            "assay_serving_copies",
+            "Of requests, for the shadow, by what became of them here.",
+            ["outcome"],
+            registry=registry,
+        )
+        self._copies = {outcome: copies.labels(outcome) for outcome in ("handed", "lost")}
         info = Gauge(
             "assay_serving_model",
             "The version that this is; always 1.",
@@ -56,6 +63,7 @@ class Metrics:
         info.labels(name, version, role).set(1)
         self._keys: Callable[[], Mapping[str, Standing]] | None = None
         self._seen: list[tuple[str, float, float | None, int]] = []
+        self._copied: Tally[str] = Tally()
 
     def watch_keys(
         self, standings: Callable[[], Mapping[str, Standing]], rotations: Mapping[str, float]
@@ -93,9 +101,16 @@ class Metrics:
         """Of the prediction log, `written` or `dropped`; by any thread."""
         self._lines[outcome].inc(count)
 
+    def count_copy(self, outcome: str) -> None:
+        """Of a request, `handed` to the shadow or `lost`; shown after the next `flush`."""
+        self._copied[outcome] += 1
+
     def flush(self) -> None:
         """What was counted since the last time goes to where it is read: each value costs as much as the rest of a request."""
         self._tell_keys()
+        copied, self._copied = self._copied, Tally()
+        for outcome, count in copied.items():
+            self._copies[outcome].inc(count)
         seen, self._seen = self._seen, []
         if not seen:
             return

@@ -27,10 +27,15 @@ class Plugs(NamedTuple):
     """How the files of keys stand."""
 
 
-def load_plugs(settings: Settings, told: Callable[[str, int], None] = lambda *_: None) -> Plugs:
+def load_plugs(
+    settings: Settings,
+    told: Callable[[str, int], None] = lambda *_: None,
+    copied: Callable[[str], None] = lambda _: None,
+) -> Plugs:
     """What the settings ask for; called in the worker.
 
-    told: with how many lines of the prediction log were `written` or `dropped`. Raises: ValueError naming what is missing or wrong.
+    told: with how many lines of the prediction log were `written` or `dropped`; copied: with `handed` or `lost`, for each
+    copy of a request. Raises: ValueError naming what is missing or wrong.
     """
     serving = settings.serving
     identify = check = log = keys = None
@@ -41,5 +46,5 @@ def load_plugs(settings: Settings, told: Callable[[str, int], None] = lambda *_:
         check = None if serving.signatures is None else admission.check
     if settings.predictions is not None:
         log = PredictionLog(settings.predictions, serving.log_megabytes, serving.log_files, told).put
-    shadow = None if settings.copies is None else Copies(settings.copies).offer
+    shadow = None if settings.copies is None else Copies(settings.copies, copied).offer
     return Plugs(identify, check, log, shadow, keys)
