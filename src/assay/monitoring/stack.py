@@ -19,8 +19,10 @@ from assay.monitoring.programs import NEEDS, READY, WITHOUT_PROMETHEUS, Plan, co
 from assay.records import write_atomically
 
 STATE = "state.json"
-READY_SECONDS = 60.0
+READY_SECONDS = 120.0
 STOP_SECONDS = 15.0
+KILL_SECONDS = 60.0
+"""For a process that waits for a core to end by SIGKILL."""
 _LOG_LINES = 5
 
 
@@ -205,12 +207,12 @@ def _clear_old_logs(plan: Plan) -> None:
 
 def _end(services: list[Service]) -> None:
     """Ask to end, wait, and kill what does not."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
+    for number, seconds in ((signal.SIGTERM, STOP_SECONDS), (signal.SIGKILL, KILL_SECONDS)):
         for service in reversed(services):
             if service.runs:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(service.process, number)
-        end = time.monotonic() + STOP_SECONDS
+        end = time.monotonic() + seconds
         while any(service.runs for service in services) and time.monotonic() < end:
             time.sleep(0.05)
 

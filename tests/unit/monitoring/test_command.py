@@ -123,13 +123,13 @@ class Terminal:
         os.close(child)
         self.shown = b""
 
-    def read_until(self, pattern: bytes, seconds: float = 20.0) -> None:
+    def read_until(self, pattern: bytes, seconds: float = 300.0) -> None:
         end = time.monotonic() + seconds
         while not re.search(pattern, self.shown):
             assert time.monotonic() < end, self.shown.decode(errors="replace")
             self._read(0.1)
 
-    def end(self, seconds: float = 20.0) -> int:
+    def end(self, seconds: float = 300.0) -> int:
         end = time.monotonic() + seconds
         while self.process.poll() is None:
             assert time.monotonic() < end, self.shown.decode(errors="replace")
