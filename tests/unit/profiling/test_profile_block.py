@@ -24,6 +24,8 @@ QUICK = {
     "training_steps": 0,
     "width": None,
     "largest_batch": {"enabled": False},
+    # Bounds that hold whoever computes beside this test.
+    "gates": {"cpu_contention": 1.0, "cpu_throttled": 1000.0},
 }
 NETS = """
 import os
@@ -45,7 +47,7 @@ def end(scores):
     os._exit(7)
 
 def slow(scores):
-    time.sleep(0.02)
+    time.sleep(0.05)
     return scores
 
 def exhausted(scores):
@@ -174,8 +176,8 @@ def test_records_hold_every_measurement_with_its_samples(block):
 
 def test_a_slower_model_is_measured_slower_and_no_faster_than_it_is(block):
     quick, slow = (block[1][name].metrics for name in ("quick", "slow"))
-    assert slow["latency_ms"].value >= 20 > quick["latency_ms"].value
-    assert slow["throughput"].value <= 4 / 0.02 < quick["throughput"].value
+    assert slow["latency_ms"].value >= 50 > quick["latency_ms"].value
+    assert slow["throughput"].value <= 4 / 0.05 < quick["throughput"].value
 
 
 def test_each_visit_is_a_process_of_its_own_in_counterbalanced_order(block):
@@ -248,7 +250,7 @@ def searched(folder, tmp_path_factory):
     """Under a bound on memory that a supervisor holds: four arms in search of their largest batch."""
     sources = {name: f"own_nets:{name}" for name in ("jumping", "growing", "picky", "dying")}
     output = tmp_path_factory.mktemp("searched")
-    largest = {"enabled": True, "gain": None, "seconds": 60}
+    largest = {"enabled": True, "gain": None, "seconds": 3600}
     options = {"batch_sizes": [1, 8], "largest_batch": largest, "seconds": 0.02, "width": 1e-6}
     return profile(folder, output, sources, bounds=Bounds(BOUND_MB, 512), **options)
 

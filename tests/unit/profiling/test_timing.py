@@ -4,6 +4,7 @@ the model starts one on the way."""
 import itertools
 import threading
 import time
+from statistics import median
 
 import numpy as np
 import pytest
@@ -58,12 +59,12 @@ def test_one_of_another_thread_is_noticed() -> None:
     def other() -> None:
         with profile(activities=[ProfilerActivity.CPU]):
             entered.set()
-            leave.wait(10)
+            leave.wait(300)
 
     thread = threading.Thread(target=other)
     thread.start()
     try:
-        assert entered.wait(10)
+        assert entered.wait(300)
         with pytest.raises(RuntimeError, match="active in this process"):
             times(lambda: None)
     finally:
@@ -89,8 +90,8 @@ def test_least_samples_and_seconds_are_taken_however_well_the_median_is_known() 
         time.sleep(0.001)
         return [1.0]
 
-    found = sample(slow, Sampling(5, seconds=0.05, most_seconds=60, width=0.5))
-    assert len(found) > 5 and 0.05 <= time.perf_counter() - began < 10
+    found = sample(slow, Sampling(5, seconds=0.05, most_seconds=600, width=0.5))
+    assert len(found) > 5 and 0.05 <= time.perf_counter() - began < 600
     assert len(sample(values(1.0), Sampling(500, most_seconds=60, width=0.5))) == 500
 
 
@@ -103,7 +104,7 @@ def test_noise_ends_by_time_and_its_width_tells() -> None:
 
     began = time.perf_counter()
     found = sample(noisy, Sampling(5, most_seconds=0.2, width=0.01))
-    assert 0.2 <= time.perf_counter() - began < 10
+    assert 0.2 <= time.perf_counter() - began < 300
     assert summarise(found).width > 0.01
 
 
@@ -164,5 +165,6 @@ def test_real_time_of_a_part_is_its_own() -> None:
         lap("slow")
         lap("after")
 
-    steps = time_steps(step, CpuClock(), 3)
-    assert all(one["slow"] >= 0.01 > 5 * (one["before"] + one["after"]) for one in steps[1:])
+    steps = time_steps(step, CpuClock(), 21)
+    assert min(one["slow"] for one in steps) >= 0.01
+    assert median(one["before"] + one["after"] for one in steps) < 0.002, "of a step that nobody interrupted"

@@ -18,7 +18,8 @@ from assay.profiling.training_parts import PARTS
 
 torch.set_num_threads(1)
 CPU = torch.device("cpu")
-PLANTED = 0.01
+PLANTED = 0.03
+"""Seconds: long beside what a busy machine takes for the rest of a step."""
 
 
 @pytest.fixture(scope="module")
@@ -131,4 +132,4 @@ def test_a_split_smaller_than_a_batch_counts_what_there_is(store) -> None:
 
 def test_first_step_is_told_by_the_wall(store) -> None:
     training, _ = measured(store)
-    assert 0 < training.first() < 10
+    assert 0 < training.first() < 300

@@ -21,6 +21,7 @@ from assay.tracing.model import MODES, Traced
 ROOT = Path(__file__).parents[3]
 NETS = """
 import os
+import time
 import torch
 
 class Net(torch.nn.Module):
@@ -51,6 +52,9 @@ def exhausted(net, scores):
 def profiling(net, scores):
     with torch.profiler.profile():
         return scores + 0
+
+def lasting(num_classes):
+    time.sleep(300)  # who watches its memory may be stopped for a while
 
 def refusing(num_classes):
     return Net(refuse)
@@ -180,7 +184,7 @@ def test_a_crossed_bound_is_a_result_and_leaves_no_trace_of_an_earlier_one(folde
     (folder / "large").mkdir()
     for mode in MODES:
         (folder / "large" / f"{mode}.json.gz").write_bytes((cnn / f"{mode}.json.gz").read_bytes())
-    done = start(folder, "large", "builtin:cnn", "--memory-mb", "30")
+    done = start(folder, "large", "own_nets:lasting", "--memory-mb", "30")
     assert done.returncode == 0, done.stderr
     record = Record.read(folder / "large" / "record.json")
     assert record.outcome == "out_of_memory" and "bound of 30 MiB" in record.message

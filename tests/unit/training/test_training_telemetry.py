@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import standin
@@ -9,14 +10,29 @@ from training_runs import MakeRun, lines_of, trained, with_training
 
 from assay.telemetry import energy
 from assay.telemetry import run as run_energy
+from assay.telemetry.beside import Sampler
 from assay.telemetry.window import lines
 from assay.training import run as training_run
 from assay.training.measured import no_metrics
 from assay.training.run import TELEMETRY
 
 
+class Begun(Sampler):
+    """Trainings here are shorter than a sampler's start on a busy machine: they begin when it has."""
+
+    def __init__(self, path: Path, **orders: Any) -> None:
+        super().__init__(path, **orders)
+        if orders["interval"] is not None:
+            standin.wait_for_samples(path, 1)
+
+
+@pytest.fixture(autouse=True)
+def begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training_run, "Sampler", Begun)
+
+
 def test_a_run_on_a_cpu_says_what_the_machine_did_and_nothing_of_gpus(make_run: MakeRun) -> None:
-    run = replace(with_training(make_run(), epochs=60), telemetry=0.02)  # longer than a sampler's start
+    run = replace(with_training(make_run(), epochs=60), telemetry=0.02)
     record = trained(run)
     told = record.telemetry
     assert told is not None and told.samples >= 2 and told.gpus == [] and told.interval_s == 0.02
@@ -90,9 +106,7 @@ def test_a_run_that_shared_its_gpu_tells_no_time_and_no_energy_as_its_own(
     monkeypatch.setattr(training_run, "gpu_uuids", lambda device: [standin.UUID.removeprefix("GPU-")])
     monkeypatch.setattr(energy, "LEAST_SECONDS", 0.01)
     monkeypatch.setattr(run_energy, "LEAST_SECONDS", 0.01)
-    alone = trained(
-        replace(with_training(make_run(), epochs=60), telemetry=0.02)
-    )  # longer than a sampler's start
+    alone = trained(replace(with_training(make_run(), epochs=60), telemetry=0.02))
     assert alone.metrics["train_energy"].value is not None and alone.telemetry.gpus[0].energy is not None
     place = {"gpu": standin.UUID, "place": 1, "runs": 4, "others": 2}
     monkeypatch.setattr(training_run, "shared_gpu", lambda device: place)
