@@ -175,7 +175,7 @@ def test_five_thousand_seeds_are_read_at_once(file: Path, seeds: str) -> None:
         began = time.process_time()
         assert len(load(file).seeds) == 5000
         times.append(time.process_time() - began)
-    assert min(times) < 0.3
+    assert min(times) < 1
 
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)

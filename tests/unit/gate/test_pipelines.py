@@ -61,7 +61,7 @@ class Project:
             env=self.environment | {"PREPARED": str(prepared)},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=600,
         )
 
     def anew(self) -> None:

@@ -46,7 +46,7 @@ def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-u
             "SLURM_RESTART_COUNT": str(restarts),
         }
         command = [sys.executable, "-c", SCRIPT, *map(str, paths)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
         assert "lived on" in done.stdout, "what it starts ignores the signal too"
         return calls.read_text().splitlines()
