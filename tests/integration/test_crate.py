@@ -100,7 +100,7 @@ def cache(crate: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         input=json.dumps(dict.fromkeys(addresses, context)),
         check=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     return path
 
@@ -123,7 +123,7 @@ def validated(crate: Path, cache: Path, severity: str) -> tuple[int, str]:
         ],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     return done.returncode, " ".join((done.stdout + done.stderr).split())
 

@@ -165,7 +165,7 @@ def ssh(port: int, *options: str) -> "subprocess.CompletedProcess[str]":
     common = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "BatchMode=yes"]
     command = ["ssh", "-F", "none", "-p", str(port), *common, *options, f"{user}@127.0.0.1"]
     return subprocess.run(
-        [*command, "python3 -c 'import idna; print(idna)'"], capture_output=True, text=True, timeout=60
+        [*command, "python3 -c 'import idna; print(idna)'"], capture_output=True, text=True, timeout=300
     )
 
 
@@ -193,7 +193,7 @@ def test_ssh_into_the_image_with_a_key_and_not_otherwise(server: int, key: Path,
 )
 def test_ssh_refuses_what_would_not_be_safe(words: list[str], said: str, small_image: Place) -> None:
     command = ["apptainer", "run", "--app", "ssh", str(small_image.sif), *words]
-    refused = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    refused = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert refused.returncode == 2 and said in refused.stderr
 
 

@@ -40,7 +40,7 @@ async def run():
         message = json.loads(await connection.read_message())
         if message["msg_type"] == "stream":
             return message["content"]["text"]
-print(IOLoop.current().run_sync(run, timeout=60))
+print(IOLoop.current().run_sync(run, timeout=300))
 """
 
 
@@ -185,7 +185,9 @@ def jupyter(image: Place, tmp_path: Path) -> Iterator[int]:
 
 def answer(port: int, token: str) -> int:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/kernels?token={token}", timeout=5) as found:
+        with urllib.request.urlopen(
+            f"http://127.0.0.1:{port}/api/kernels?token={token}", timeout=60
+        ) as found:
             return int(found.status)
     except urllib.error.HTTPError as error:
         return error.code
@@ -197,6 +199,6 @@ def test_jupyter_runs_a_cell_and_refuses_a_wrong_token(jupyter: int, image: Plac
     assert answer(jupyter, "wrong") == 403
     command = ["apptainer", "--silent", "exec", "--cleanenv", "--no-home", str(image.sif), "python3", "-"]
     ran = subprocess.run(
-        [*command, str(jupyter), "right"], input=CELL, capture_output=True, text=True, timeout=120
+        [*command, str(jupyter), "right"], input=CELL, capture_output=True, text=True, timeout=600
     )
     assert ran.stdout.strip() == "6", ran.stderr

@@ -126,7 +126,7 @@ def test_a_run_is_not_hurt_and_the_same_command_sends_later(server: Server, tmp_
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=500,
+            timeout=900,
         )
         assert done.returncode == 0, done.stdout
         assert "SECRET-TOKEN" not in done.stdout

@@ -67,7 +67,7 @@ def chromium(profile: Path, *arguments: str) -> "subprocess.CompletedProcess[str
     )
     flags += " --disable-component-update --disable-sync --enable-logging=stderr --virtual-time-budget=10000"
     command = [CHROMIUM, *flags.split(), f"--user-data-dir={profile}", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=True)
 
 
 def measure(

@@ -13,6 +13,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "reporting"))
 
 from made_results import ARMS, Made
+from ports import free_port
 
 from assay.records import Record
 from assay.reporting.run import report
@@ -107,9 +108,9 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         options.add_argument(f"--{flag}")
     options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('profile')}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
-    driver.set_page_load_timeout(120)
-    driver.set_script_timeout(120)
+    driver = webdriver.Chrome(options=options, service=Service(str(DRIVER), port=free_port()))
+    driver.set_page_load_timeout(600)
+    driver.set_script_timeout(600)
     yield driver
     driver.quit()
 
