@@ -38,8 +38,7 @@ class FrontPart:
     def real(self) -> Real | None:
         """Asked on a new connection."""
         self._rotate()
-        with contextlib.suppress(PartError):
-            self.identity.ensure()
+        lacks = self._identified()
         standing = self.front.confirm()
         if standing is None:
             return None
@@ -48,13 +47,14 @@ class FrontPart:
         known = (plan.get("stable"), plan.get("candidate"))
         # One that is gone for a moment comes back where it was; one that nobody is sent to may be anywhere.
         current = all(None in (now, then) or now == then for now, then in zip(addresses, known, strict=True))
+        current = current and self.identity.address in (None, plan.get("identity"))
         early = bool(plan.get("early")) if self.release.routing.early_users else None
         waits = "" if self.earlier is None else self.earlier.finish(self.front)
-        return Real(standing.share, self._shadow(), early, current, waits)
+        return Real(standing.share, self._shadow(), early, current, waits, lacks)
 
     def apply(self, wanted: Wanted, number: int) -> None:
         """Start it, or change what it does."""
-        self.identity.ensure()
+        self._identified()
         self._apply_shadow(wanted)
         self._take_over()
         active = self.front.active()
@@ -86,6 +86,14 @@ class FrontPart:
             raise PartError("there is no stable version to send anyone to")
         self.earlier.take()
         self.front = front_of(self.release, self.services.layout)
+
+    def _identified(self) -> str:
+        """What is wrong with the identity service; nothing has to wait for it, a roll-back least."""
+        try:
+            self.identity.ensure()
+        except PartError as error:
+            return str(error)
+        return ""
 
     def _rotate(self) -> None:
         """Logs grow for as long as the front and what is behind it live."""

@@ -22,9 +22,11 @@ class Real:
     early: bool | None
     """Whether early users have the candidate; None: there are none."""
     current: bool = True
-    """Whether it sends requests to where the versions are."""
+    """Whether it sends requests to where the versions and the identity service are."""
     waits: str = ""
     """What has to end before all is as wanted; empty: nothing."""
+    lacks: str = ""
+    """What it does without for now; empty: nothing."""
 
 
 @dataclass(frozen=True)

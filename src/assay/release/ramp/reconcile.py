@@ -38,6 +38,8 @@ def reconcile(state: State, parts: Parts, number: int) -> tuple[list[str], Real 
             trouble.append(f"front: {real.waits}")
         if wanted.candidate is None:
             _end_old(parts, ready["candidate"].version is not None, trouble)
+    if real is not None and real.lacks and wanted.candidate is not None:
+        trouble.append(real.lacks)
     _name(parts, wanted, trouble)
     return list(dict.fromkeys(trouble)), real
 
