@@ -16,10 +16,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 import judge_paths as paths
-from judge_traffic import COMES, ERRORS, Effect, Floats, Ints, Population, Visits, has, lines, visits
+from judge_traffic import COMES, ERRORS, Effect, Floats, Ints, Population, Visits, visits
 
-from assay.release.judge.judge import Judge as WholeJudge
-from assay.release.schema import BusinessTest, Judge, Step
+from assay.release.judge.judge import GUARDS
+from assay.release.schema import BusinessTest, Judge
 
 NO_EFFECT = Effect()
 SETTINGS = Judge(business=BusinessTest())
@@ -81,7 +81,7 @@ def simulate(
     """margins: whether "no worse" is tested too; others: whether the other judges look at the same requests."""
     found: list[Seen] = []
     made = [drawn(scenario, rng) for _ in range(releases)]
-    level = settings.level / (len(METRICS) * len(RAMP))
+    level = (1 - GUARDS) * settings.level / (len(METRICS) * len(RAMP))
     for number, share in enumerate(scenario.shares):
         low = scenario.shares[number - 1] if number else 0.0
         steps = [(bucket, visited[number]) for bucket, visited in made]
@@ -144,7 +144,7 @@ def _by_others(steps: Sequence[Visits], share: float, duration: float, settings:
     return {
         "fixed": np.array([paths.fixed_threshold(one, duration, 2 * ERRORS, checks=5) for one in steps]),
         "z-test": np.array([paths.z_test(one, duration, settings.level) for one in steps]),
-        "requests": paths.label_test(events, share, settings.level / len(RAMP)),
+        "requests": paths.label_test(events, share, (1 - GUARDS) * settings.level / len(RAMP)),
     }
 
 
@@ -176,7 +176,7 @@ def identical(releases: int, seed: int) -> None:
         cells = [interval(seen.turned_back([name]), releases) for name in METRICS]
         cells += [interval(seen.turned_back(METRICS), releases)]
         cells += [interval(seen.turned_back([name]), releases) for name in OTHERS]
-        print(f"| {_named(shares)} | {scenario.arrivals:g} | {' | '.join(cells)} |", flush=True)
+        print(f"| {named(shares)} | {scenario.arrivals:g} | {' | '.join(cells)} |", flush=True)
 
 
 EFFECTS = (
@@ -226,23 +226,7 @@ def promotion(releases: int, seed: int) -> None:
             print(f"| {name} | {metric} | {' | '.join(cells)} |", flush=True)
 
 
-def whole(releases: int, seed: int) -> int:
-    """How many releases of identical versions the whole judge turns back, guards and all, fed line by line."""
-    turned = 0
-    for number in range(releases):
-        rng = np.random.default_rng([seed, number])
-        scenario = Scenario(users=4000)
-        population = Population.drawn(scenario.users, rng)
-        judge = WholeJudge(SETTINGS, [Step(share=share) for share in (*RAMP, 1.0)], has)
-        for place, share in enumerate(scenario.shares):
-            one = visits(population, share, scenario.seconds, scenario.effect, rng)
-            begin = place * scenario.seconds
-            judge.feed(*lines(population, one, begin, scenario.seconds))
-        turned += judge.decide(0.0, None).action == "rollback"
-    return turned
-
-
-def _named(shares: Sequence[float]) -> str:
+def named(shares: Sequence[float]) -> str:
     return " → ".join(f"{share:.0%}" for share in shares)
 
 
@@ -252,12 +236,10 @@ def main(argv: list[str] | None = None) -> int:
         "--releases", type=int, default=400, help="simulated releases per line of identical versions"
     )
     parser.add_argument("--effects", type=int, default=100, help="per cell of the other tables")
-    parser.add_argument("--whole", type=int, default=100, help="releases that are judged line by line")
     parser.add_argument("--seed", type=int, default=1, help="seed of the simulation")
     arguments = parser.parse_args(argv)
     identical(arguments.releases, arguments.seed)
-    turned = whole(arguments.whole, arguments.seed)
-    print(f"\nLine by line, with guards: {turned} of {arguments.whole} turned back\n", flush=True)
+    print()
     detection(arguments.effects, arguments.seed)
     print()
     promotion(arguments.effects, arguments.seed)

@@ -39,6 +39,46 @@ class Effect:
 
 
 @dataclass(frozen=True)
+class Common:
+    """What meets both versions alike in one step."""
+
+    outage: tuple[float, float] = (0.0, 0.0)
+    """Begin and end in seconds of the step."""
+    failing: float = 0.0
+    """Share of attempts that fail in the outage, whoever asks."""
+    spike: tuple[float, float] = (0.0, 0.0)
+    """Begin and end of a rush that swells and ebbs; at its height latency is `slower` times the usual."""
+    rushing: float = 0.0
+    """Share of the step's users who come in it."""
+    slower: float = 1.0
+
+    @classmethod
+    def drawn(cls, duration: float, rng: np.random.Generator) -> "Common":
+        """Somewhere in the step an outage of 5 to 60 seconds, and a rush of a third of all users within three minutes."""
+        begin, rush = rng.random(2) * duration
+        lasts = rng.uniform(5.0, 60.0)
+        return cls((begin, begin + lasts), rng.uniform(0.2, 1.0), (rush, rush + 180.0), 1 / 3, 5.0)
+
+    def arrivals(self, arrival: Floats, rng: np.random.Generator) -> Floats:
+        begin, end = self.spike
+        rush = rng.triangular(begin, (begin + end) / 2, end, len(arrival)) if end > begin else arrival
+        return np.where(rng.random(len(arrival)) < self.rushing, rush, arrival)
+
+    def slowness(self, time: Floats) -> Floats:
+        """Factor of latency at each moment."""
+        begin, end = self.spike
+        height = np.interp(time, [begin, (begin + end) / 2, end], [0, 1, 0]) if end > begin else 0.0
+        return np.asarray(1 + (self.slower - 1) * height + 0 * time)
+
+    def fails(self, time: Floats, rng: np.random.Generator) -> Bools:
+        begin, end = self.outage
+        return (begin <= time) & (time < end) & (rng.random(len(time)) < self.failing)
+
+
+QUIET = Common()
+
+
+@dataclass(frozen=True)
 class Population:
     """One release's users: traits `[users]`."""
 
@@ -81,16 +121,24 @@ class Visits:
     """Of each request the visit, in order of time within it."""
     time: Floats
     failed: Bools
+    again: Bools
+    """Whether the stable version would fail too, asked at once after the candidate."""
     seconds: Floats
     value: Floats
     """Of each visit; NaN: none was reported."""
 
 
 def visits(
-    population: Population, share: float, duration: float, effect: Effect, rng: np.random.Generator
+    population: Population,
+    share: float,
+    duration: float,
+    effect: Effect,
+    rng: np.random.Generator,
+    common: Common = QUIET,
 ) -> Visits:
+    apart = rng.spawn(1)[0]
     users = np.flatnonzero(rng.random(len(population.bucket)) < COMES)
-    arrival = np.sort(rng.random(len(users)) * duration)
+    arrival = np.sort(common.arrivals(rng.random(len(users)) * duration, apart))
     users = rng.permutation(users)
     candidate = population.bucket[users] < share * _BUCKETS
     pareto = rng.pareto(1.2, len(users)) * population.weight[users]
@@ -101,15 +149,17 @@ def visits(
     chance = population.tendency[users] * np.where(candidate, effect.errors, 1.0)
     seconds = population.speed[users] * np.where(candidate, effect.latency, 1.0)
     success = rng.random(len(users)) < population.value[users] * np.where(candidate, effect.value, 1.0)
+    time = arrival[of] + number * pace[of]
     return Visits(
         share=share,
         user=users,
         arrival=arrival,
         candidate=candidate,
         of=of,
-        time=arrival[of] + number * pace[of],
-        failed=rng.random(len(of)) < chance[of],
-        seconds=seconds[of] * rng.lognormal(0, 0.4, len(of)),
+        time=time,
+        failed=(rng.random(len(of)) < chance[of]) | common.fails(time, apart),
+        again=(apart.random(len(of)) < population.tendency[users][of]) | common.fails(time, apart),
+        seconds=seconds[of] * rng.lognormal(0, 0.4, len(of)) * common.slowness(time),
         value=np.where(rng.random(len(users)) < REPORTED, success, np.nan),
     )
 
@@ -131,9 +181,12 @@ def lines(
         visit = one.of[place]
         role: Role = "candidate" if one.candidate[visit] else "stable"
         failed, seconds = bool(one.failed[place]), float(one.seconds[place])
-        attempts = (Attempt(role, 500 if failed else 200, seconds),)
+        attempts = [Attempt(role, 500 if failed else 200, seconds)]
+        if failed and role == "candidate":
+            attempts.append(Attempt("stable", 500 if one.again[place] else 200, seconds))
+        status = attempts[-1].status or 502
         at, user = begin + float(one.time[place]), digests[one.user[visit]]
-        accesses.append(Access(at, "", user, role, "split", attempts, 200, seconds, one.share, 1))
+        accesses.append(Access(at, "", user, role, "split", tuple(attempts), status, seconds, one.share, 1))
     outcomes = [
         Outcome(begin + float(one.arrival[visit]), digests[one.user[visit]], float(value))
         for visit, value in enumerate(one.value.tolist())

@@ -12,7 +12,7 @@ from assay.release.judge.decision import Decision
 from assay.release.judge.judge import Judge
 from assay.release.judge.sample import Users, key_of
 from assay.release.judge.step import bad
-from assay.release.observations import Access, Attempt, Outcome
+from assay.release.observations import Access, Attempt, Outcome, Role, Route
 from assay.release.schema import BusinessTest, Guards, LatencyTest, Step
 from assay.release.schema import Judge as Settings
 
@@ -127,6 +127,8 @@ def test_only_users_whom_this_step_moved_are_compared() -> None:
 def test_what_is_not_split_at_random_is_not_compared(route: str) -> None:
     one = judge(WIDE)
     lines, _ = Traffic(200, errors=(0.0, 0.9)).lines()
+    if route == "shadow":  # which has no second attempt
+        lines = [line._replace(attempts=line.attempts[:1]) for line in lines]
     one.feed(line._replace(route=route) for line in lines)  # type: ignore[arg-type]
     assert one.steps == {}
     assert one.guards.tripped is not None
@@ -173,21 +175,33 @@ def test_memory_is_bounded_and_the_share_follows() -> None:
     assert back.seen == held.seen and back.bits == held.bits
 
 
-def attempts(role: str, failed: bool, count: int, *, people: int = 3, since: float = START) -> list[Access]:
-    attempt = Attempt(role, None if failed else 200, 0.01)  # type: ignore[arg-type]
+def attempts(
+    role: Role,
+    failed: bool,
+    count: int,
+    *,
+    people: int = 3,
+    since: float = START,
+    again: int | None = 200,
+    route: Route = "early",
+) -> list[Access]:
+    """again: the stable version's answer to what the candidate failed; None: nobody asked it."""
+    tried: tuple[Attempt, ...] = (Attempt(role, None if failed else 200, 0.01),)
+    if failed and role == "candidate" and again is not None:
+        tried += (Attempt("stable", again, 0.01),)
     return [
-        Access(
-            since + number / 100, "r", f"{number % people:032x}", role, "early", (attempt,), 200, 0.01, 0.1, 1
-        )  # type: ignore[arg-type]
+        Access(since + number / 100, "r", f"{number % people:032x}", role, route, tried, 200, 0.01, 0.1, 1)
         for number in range(count)
     ]
 
 
 def test_an_error_burst_turns_back_at_once() -> None:
     one = judge()
-    one.feed(attempts("candidate", True, 5))
+    one.feed(attempts("candidate", True, 6))
+    assert one.decide(START, STEPS[0]).action == "hold", "six may be chance"
+    one.feed(attempts("candidate", True, 1, since=START + 1))
     decision = one.decide(START, STEPS[0])
-    assert decision.action == "rollback" and decision.reason.startswith("error burst: 5 of 5")
+    assert decision.action == "rollback" and decision.reason.startswith("error burst: 7 of 7")
     one.feed(attempts("candidate", False, 1000, since=START + 100))
     assert one.decide(START + 200, STEPS[0]).action == "rollback"
 
@@ -195,20 +209,58 @@ def test_an_error_burst_turns_back_at_once() -> None:
 @pytest.mark.parametrize(
     "lines",
     [
-        attempts("candidate", True, 4),
+        attempts("candidate", True, 6),
         attempts("candidate", True, 50, people=1),
-        attempts("stable", True, 50) + attempts("candidate", True, 50, since=START + 1),
-        attempts("candidate", True, 3) + attempts("candidate", True, 3, since=START + 60),
+        attempts("candidate", True, 50, again=500),
+        attempts("candidate", True, 50, again=None),
+        attempts("candidate", True, 10, route="shadow"),
+        sorted(
+            attempts("stable", True, 20)
+            + attempts("candidate", True, 30, since=START + 0.005, route="shadow")
+        ),
+        sorted(attempts("candidate", True, 20) + attempts("candidate", False, 30, since=START + 0.005)),
+        attempts("stable", True, 50) + attempts("candidate", True, 50, since=START + 1, again=500),
+        attempts("candidate", True, 6) + attempts("candidate", True, 3, since=START + 60),
         sorted(
             attempts("candidate", False, 30, people=30) + attempts("candidate", True, 5, since=START + 0.3)
         ),
     ],
-    ids=["too few", "one user", "both versions", "apart", "a small share"],
+    ids=[
+        "too few",
+        "one user",
+        "what the stable version fails too",
+        "what nobody else was asked",
+        "few copies",
+        "copies as originals",
+        "by chance",
+        "both versions",
+        "apart",
+        "a small share",
+    ],
 )
 def test_what_is_no_burst(lines: list[Access]) -> None:
     one = judge()
     one.feed(lines)
     assert one.decide(START, None).action == "promote"
+
+
+def test_a_burst_of_copies_turns_back() -> None:
+    one = judge()
+    one.feed(attempts("candidate", True, 20, route="shadow"))
+    assert one.decide(START, None).reason.startswith("error burst: ")
+
+
+def test_a_candidate_that_breaks_late_is_turned_back_at_full_share() -> None:
+    """After an hour with a failure now and then, whose bets have used up some of the level."""
+    one = judge()
+    for minute in range(60):
+        since = START + 60 * minute
+        one.feed(
+            attempts("candidate", True, 1, since=since) + attempts("candidate", False, 50, since=since + 1)
+        )
+    assert one.decide(START, None).action == "promote"
+    one.feed(attempts("candidate", True, 25, people=5, since=START + 3600))
+    assert one.decide(START, None).reason.startswith("error burst: ")
 
 
 def test_not_ready_for_too_long_turns_back() -> None:

@@ -100,3 +100,25 @@ def test_the_judge_itself_comes_to_the_same_numbers(simulation: ModuleType) -> N
         assert float(labels.log_e) == pytest.approx(float(step.errors.test.log_e))
         assert float(scores.log_e) == pytest.approx(float(step.latency.test.log_e))
         assert margin.log_e() == pytest.approx(step.errors.margin.log_e())
+
+
+def test_the_whole_judge_rarely_turns_back_what_meets_an_outage_and_a_rush(simulation: ModuleType) -> None:
+    """Guards, tests and ratio check, line by line; guards that do not ask whether a burst is chance are seen."""
+    sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
+    try:
+        import judge_whole as whole
+    finally:
+        sys.path.pop(0)
+    seen = [
+        whole.judged([seed, 0], shares, 500, disturbed=True, seconds=150.0)
+        for shares, count in (((0.5,), 20), ((0.1, 0.5), 10), ((0.0,), 20), ((1.0,), 20))
+        for seed in range(count)
+    ]
+    chance = 0.05 * len(seen)
+    assert sum(one.turned_back for one in seen) <= chance + 3 * chance**0.5
+    assert sum(one.guard is not None for one in seen) <= 1, "they have a tenth of the level"
+    assert sum(one.limits for one in seen) >= 5
+    broken = whole.judged(
+        [0], (0.5,), 500, disturbed=False, effect=simulation.Effect(errors=1e6), seconds=60.0
+    )
+    assert broken.guard is not None and broken.turned_back

@@ -31,6 +31,10 @@ _SMALLEST_DEVIATION = 1e-6
 
 def log_mean_exp(values: Floats) -> Floats:
     """Logarithm of the mean of exp over the last axis."""
+    if values.ndim == 1:
+        return np.asarray(
+            np.logaddexp.reduce(values) - math.log(len(values))
+        )  # thrice as fast for one release
     largest = values.max(axis=-1, keepdims=True)
     return np.asarray(largest[..., 0] + np.log(np.exp(values - largest).mean(axis=-1)))
 
@@ -130,8 +134,9 @@ class MarginTest:
         self.log_wealth += np.log1p(FRACTIONS * per_margin[..., None])
         self.users += 1
         self.sum = self.sum + outcome
-        labels = np.stack([~label, label], axis=-1)
-        self.by_label += np.stack([labels, labels * outcome[..., None]], axis=-1)
+        for version, counts in enumerate((~label, label)):
+            self.by_label[..., version, 0] += counts
+            self.by_label[..., version, 1] += counts * outcome
 
     def log_e(self) -> Floats:
         """Against each margin: `[…, m]`."""

@@ -1,9 +1,12 @@
-"""Hard limits of the candidate, looked at with every line and every second; none of them is a test."""
+"""Hard limits of the candidate, looked at with every line and every second; a burst of errors must also be no chance."""
 
 import math
 from collections import deque
 from typing import Any
 
+import numpy as np
+
+from assay.release.judge.evidence import Floats, log_mean_exp
 from assay.release.observations import Access
 from assay.release.schema import Guards as Settings
 
@@ -11,6 +14,53 @@ MOST_ATTEMPTS = 20_000
 """Attempts of the window that are kept; beyond, the oldest go first."""
 _USERS = 2
 """One user's requests may fail with any version: a burst is of at least so many users."""
+_MOST_BY_CHANCE = 0.25
+"""Of a request that identical versions fail alike with probability f, one fails it and the other does not with f·(1 − f)."""
+_OWN = np.array([0.4, 0.6, 0.8, 0.95])
+"""Shares of requests that the candidate alone fails: one bet each."""
+_ODDS = np.array([2.0, 4.0, 16.0])
+"""How many times as likely a failure may be a copy's as an original's."""
+_GIVEN_UP = -3.0
+"""Logarithm of the wealth at which a bet is over."""
+
+
+class Bet:
+    """Whether failures are the candidate's own. It begins after one of these and ends when too little of its wealth is left.
+
+    against, for_it: logarithms of what an event that speaks against the candidate, or for it, pays `[bets]`; of identical
+    versions the wealth cannot be expected to grow, and the k-th beginning has level/(k(k + 1)). `docs/judge.md` derives it.
+    """
+
+    def __init__(self, level: float, against: Floats, for_it: Floats) -> None:
+        self.level, self.against, self.for_it = level, against, for_it
+        self.begun = 0
+        self.log_wealth: Floats | None = None
+        """Of each bet; None: nothing is bet on."""
+
+    def add(self, own: bool) -> None:
+        """own: whether this event speaks against the candidate."""
+        if self.log_wealth is not None:
+            self.log_wealth = self.log_wealth + (self.against if own else self.for_it)
+            if log_mean_exp(self.log_wealth) < _GIVEN_UP:
+                self.log_wealth = None
+        elif own:
+            self.begun += 1
+            self.log_wealth = np.zeros(len(self.against))
+
+    @property
+    def certain(self) -> bool:
+        if self.log_wealth is None:
+            return False
+        bound = math.log(self.begun * (self.begun + 1) / self.level)
+        return float(log_mean_exp(self.log_wealth)) >= bound
+
+    def state(self) -> dict[str, Any]:
+        wealth = None if self.log_wealth is None else self.log_wealth.tolist()
+        return {"begun": self.begun, "log_wealth": wealth}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.begun, wealth = state["begun"], state["log_wealth"]
+        self.log_wealth = None if wealth is None else np.array(wealth, dtype=np.float64)
 
 
 class Burst:
@@ -62,10 +112,15 @@ class Burst:
 
 
 class Guards:
-    """What turns back at once. A reason, once found, stays."""
+    """What turns back at once. A reason, once found, stays. level: chance that a burst of identical versions does."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, level: float) -> None:
         self.settings = settings
+        chance = _MOST_BY_CHANCE
+        self.own = Bet(level / 2, np.log(_OWN / chance), np.log((1 - _OWN) / (1 - chance)))
+        """Of requests that the stable version was asked too, once the candidate had failed."""
+        self.copies = Bet(level / 2, np.log(2 * _ODDS / (1 + _ODDS)), np.log(2 / (1 + _ODDS)))
+        """Of copies, which are asked of the candidate whatever came of the original."""
         self.bursts = {role: Burst(settings.window_seconds) for role in ("stable", "candidate")}
         self.unready_since: float | None = None
         self.non_finite: int | None = None
@@ -73,10 +128,20 @@ class Guards:
 
     def see(self, access: Access) -> None:
         """Every request counts, by whatever route it came."""
+        tried = {attempt.role: not attempt.failed for attempt in access.attempts}
         for attempt in access.attempts:
             self.bursts[attempt.role].add(access.timestamp, access.user, attempt.failed)
-            if attempt.role == "candidate" and attempt.failed and self.tripped is None:
-                self._look_at_burst(access.timestamp)
+        if tried.get("stable") is False:
+            self.copies.add(False)
+        if "candidate" not in tried:
+            return
+        failed = not tried["candidate"]
+        if access.route != "shadow":
+            self.own.add(failed and tried.get("stable", False))
+        elif failed:
+            self.copies.add(True)
+        if failed and self.tripped is None and (self.own.certain or self.copies.certain):
+            self._look_at_burst(access.timestamp)
 
     def _look_at_burst(self, now: float) -> None:
         burst, other = self.bursts["candidate"], self.bursts["stable"]
@@ -113,11 +178,13 @@ class Guards:
             "non_finite": self.non_finite,
             "failed_in_window": burst.failed if burst.attempts else None,
             "failed_share_in_window": burst.share,
+            "failures_are_its_own": self.own.certain or self.copies.certain,
         }
 
     def state(self) -> dict[str, Any]:
         return {
             "attempts": {role: [list(one) for one in burst.attempts] for role, burst in self.bursts.items()},
+            "bets": {"own": self.own.state(), "copies": self.copies.state()},
             "unready_since": self.unready_since,
             "non_finite": self.non_finite,
             "tripped": self.tripped,
@@ -129,6 +196,8 @@ class Guards:
             for timestamp, user, failed in attempts:
                 burst.attempts.append((timestamp, user, failed))
                 burst._count(user, 1, failed)
+        self.own.restore(state["bets"]["own"])
+        self.copies.restore(state["bets"]["copies"])
         self.unready_since = state["unready_since"]
         self.non_finite = state["non_finite"]
         self.tripped = state["tripped"]

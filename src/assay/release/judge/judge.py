@@ -27,7 +27,9 @@ from assay.release.observations import Access, Outcome
 from assay.release.schema import Judge as Settings
 from assay.release.schema import Step
 
-SCHEMA = 1
+SCHEMA = 2
+GUARDS = 0.1
+"""Part of the level that is the guards'; the tests have the rest."""
 _DECIMALS = 4
 MOST_WAITING = 100_000
 
@@ -45,7 +47,7 @@ class Judge:
         self.shares = [as_split(step.share) for step in steps]
         self.compared = sum(share < 1 for share in self.shares)
         """Steps among which the level is divided."""
-        self.guards = Guards(settings.guards)
+        self.guards = Guards(settings.guards, GUARDS * settings.level)
         self.steps: dict[float, StepComparison] = {}
         self.clock = -math.inf
         """Latest time in the logs."""
@@ -59,6 +61,11 @@ class Judge:
     @property
     def metrics(self) -> int:
         return 1 + (self.settings.latency is not None) + (self.settings.business is not None)
+
+    @property
+    def level(self) -> float:
+        """Of each metric's test in each step."""
+        return (1 - GUARDS) * self.settings.level / (self.metrics * max(1, self.compared))
 
     def feed(
         self, accesses: Iterable[Access], outcomes: Iterable[Outcome] = (), position: Any = None
@@ -101,8 +108,7 @@ class Judge:
     def _begin(self, share: float) -> StepComparison:
         low = max((other for other in self.steps if other < share), default=0.0)
         high = min((other for other in self.steps if other > share), default=1.0)
-        level = self.settings.level / (self.metrics * max(1, self.compared))
-        self.steps[share] = StepComparison(self.settings, share, low, high, level)
+        self.steps[share] = StepComparison(self.settings, share, low, high, self.level)
         return self.steps[share]
 
     def _look(self) -> None:
@@ -192,8 +198,7 @@ class Judge:
             )
         judge.guards.restore(state["guards"])
         for kept in state["steps"]:
-            level = settings.level / (judge.metrics * max(1, judge.compared))
-            step = StepComparison(settings, kept["share"], kept["low"], kept["high"], level)
+            step = StepComparison(settings, kept["share"], kept["low"], kept["high"], judge.level)
             step.restore(kept)
             judge.steps[kept["share"]] = step
         judge.clock = -math.inf if state["clock"] is None else state["clock"]
