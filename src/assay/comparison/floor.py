@@ -16,7 +16,7 @@ from assay.comparison import contract, statistics
 from assay.comparison.collect import Collected, Evidence, Kind, Reader, Replicate
 from assay.comparison.model import BCA, Interval
 from assay.comparison.statistics import Floats
-from assay.config.metrics import DESCRIPTIVE, METRICS, Direction, Scale
+from assay.config.metrics import METRICS, Direction, Scale, title_of
 from assay.config.repeated import repeated
 from assay.config.schema import LEAST_NOISE_PAIRS, Experiment
 from assay.records import Typed
@@ -247,9 +247,8 @@ def _quantity(
 ) -> Quantity:
     metric = METRICS.get(name)
     if metric is not None:
-        title, unit, scale = metric.title, metric.unit, metric.scale
+        unit, scale = metric.unit, metric.scale
     else:
-        title, _ = DESCRIPTIVE.get(name, (name.replace("_", " ").replace("@", ", batch "), unit))
         scale = "difference" if unit in {"fraction", "nats"} else "ratio"
     arm, again = twice.arms
     replicates = found.replicates(kind)
@@ -257,7 +256,7 @@ def _quantity(
     reason = violations[0] if violations else _problem(name, values, kind, replicates)
     quantity = Quantity(
         name=name,
-        title=title,
+        title=title_of(name),
         unit=unit,
         kind=kind,
         scale=scale,

@@ -1,5 +1,6 @@
 """The metrics that Assay knows: what each means, its unit, which way is better, how it is paired."""
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -88,3 +89,28 @@ DESCRIPTIVE: dict[str, tuple[str, str]] = {
     "compile_s": ("compilation", "s"),
 }
 """Quantities of a profile that are shown and never judged: title and unit. They belong to no family of tests."""
+
+_OF_A_TRAINING = {
+    "train_seconds": "training time per run",
+    "train_samples_per_second": "training throughput of the run itself",
+    "train_energy": "training energy per run",
+    "train_energy_per_epoch": "training energy per epoch",
+    "train_energy_per_sample": "training energy per training sample",
+    "train_energy_to_chosen_epoch": "energy to the chosen epoch",
+    "train_seconds_to_chosen_epoch": "time to the chosen epoch",
+    "validation_loss": "validation cross-entropy",
+}
+
+
+def title_of(name: str) -> str:
+    """How a recorded number is called; its unit stands beside it."""
+    if name in METRICS:
+        return METRICS[name].title
+    if name in DESCRIPTIVE:
+        return DESCRIPTIVE[name][0]
+    quantity, _, size = name.partition("@")
+    found = re.fullmatch("(latency|throughput)(?:_p([0-9]+))?(?:_ms)?", quantity)
+    if size and found:
+        percentile = f", {found[2]}th percentile" if found[2] else ""
+        return f"{found[1]}, batch {size}{percentile}"
+    return _OF_A_TRAINING.get(name, name.replace("_", " "))

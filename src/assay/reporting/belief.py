@@ -34,6 +34,17 @@ def _contract(results: Results) -> Line:
     return word, f"{text}{', '.join(parts)}."
 
 
+def contract_note(results: Results) -> str:
+    """Said in the first lines of a contract that was not broken."""
+    unknown = sum(line.status == "unknown" for line in results.contract.variables)
+    note = "The contract held: only declared factors differ"
+    return (
+        f"{note}, as far as recorded; {unknown:,} of {len(results.contract.variables):,} circumstances are not known."
+        if unknown
+        else f"{note}."
+    )
+
+
 def _blocks(results: Results) -> list[Line]:
     if not results.visits:
         return [("unknown", "Costs were not measured: the experiment asks for no profile.")]

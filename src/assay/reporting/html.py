@@ -93,6 +93,7 @@ def page(results: Results, tables: Sequence[Table], images: Sequence[Image]) -> 
         unfinished=unfinished(results)[:MAX_ROWS],
         warnings=results.comparison.warnings,
         contract=results.contract,
+        contract_note=belief.contract_note(results),
         tables={table.name: table for table in tables},
         images={image.name: image for image in images},
         svg={image.name: Markup(image.svg) for image in images},
@@ -133,14 +134,15 @@ def _rank(metric: MetricResult, line: Contrast) -> tuple[int, float]:
 def answer(results: Results, metric: MetricResult, line: Contrast) -> dict[str, Any]:
     """How much, how sure and at what cost, of one arm on the headline metric."""
     estimate, ends = numbers.contrast(metric, line)
-    levels = [numbers.summary(metric, metric.arms[arm])[0] for arm in (line.baseline, line.arm)]
+    found = [metric.arms[arm] for arm in (line.baseline, line.arm)]
+    levels = [numbers.summary(metric, one)[0] + numbers.of_those(one) for one in found]
     level = f"{100 * results.comparison.confidence:g}%"
     return {
         "arm": line.arm,
         "baseline": line.baseline,
         "verdict": line.verdict,
         "much": estimate.replace(" pp", " points"),
-        "much_note": f"{metric.title}: {levels[0]} → {levels[1]}",
+        "much_note": f"{metric.title}: {levels[0]} → {levels[1]}" if line.differences else "",
         "interval": f"{level} interval {ends}" if ends else "",
         "sure": _sure(metric, line),
         "sure_note": _sure_note(line),

@@ -1,10 +1,10 @@
 """Tables of what was measured: costs, every run, every block."""
 
 from assay.comparison.target import NOT_REACHED
-from assay.config.metrics import DESCRIPTIVE, METRICS
+from assay.config.metrics import DESCRIPTIVE, METRICS, title_of
 from assay.reporting import samples
 from assay.reporting.numbers import NOTHING, heading, interval, quantity
-from assay.reporting.read import Results, Run
+from assay.reporting.read import TRAINING_ENERGY, Results, Run
 from assay.reporting.table import Column, Raw, Table
 
 MAX_ARM_COLUMNS = 5
@@ -48,20 +48,17 @@ _COSTS = (
 def _wanted_costs(results: Results) -> list[tuple[str, str, str]]:
     """Name, title and unit."""
     sizes = results.experiment.profile.batch_sizes
-    wanted = [(f"latency_ms@{size}", f"Latency, batch {size}", "ms") for size in sizes]
-    wanted += [
-        (f"latency_p{p}_ms@{sizes[0]}", f"Latency, batch {sizes[0]}, {p}th percentile", "ms")
-        for p in (90, 95, 99)
-    ]
-    wanted.append((f"throughput@{sizes[-1]}", f"Throughput, batch {sizes[-1]}", "samples/s"))
-    for name in _COSTS:
-        judged = METRICS.get(name)
-        title, unit = DESCRIPTIVE[name] if judged is None else (judged.title, judged.unit)
-        wanted.append((name, title[:1].upper() + title[1:], unit))
-    return [*wanted, ("train_seconds", "Training time per run", "s")]
+    units = {f"latency_ms@{size}": "ms" for size in sizes}
+    units |= {f"latency_p{p}_ms@{sizes[0]}": "ms" for p in (90, 95, 99)}
+    units[f"throughput@{sizes[-1]}"] = "samples/s"
+    units |= {name: METRICS[name].unit if name in METRICS else DESCRIPTIVE[name][1] for name in _COSTS}
+    units |= {"train_seconds": "s"} | dict.fromkeys(TRAINING_ENERGY, "J")
+    return [(name, title_of(name)[:1].upper() + title_of(name)[1:], unit) for name, unit in units.items()]
 
 
 def _cost(results: Results, arm: str, name: str) -> samples.Spread | None:
+    if name in TRAINING_ENERGY:
+        return samples.training_energy(results, arm, name)
     if name != "train_seconds":
         found = samples.over_blocks(results, arm, name)
         visits = sum(visit.arm == arm and visit.outcome == "completed" for visit in results.visits)
@@ -156,9 +153,7 @@ def blocks(results: Results) -> Table:
     )
     units = {"latency_ms": "ms", "throughput": "samples/s"}
     columns = [Column("Block", "number"), Column("Arm"), Column("Outcome", "badge")]
-    columns += [
-        Column(name.replace("_ms", "").replace("@", ", batch ").capitalize(), "number") for name in names
-    ]
+    columns += [Column(title_of(name).capitalize(), "number") for name in names]
     columns += [Column("Note"), Column("Record", "code")]
     rows, data = [], []
     for visit in results.visits:

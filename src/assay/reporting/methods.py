@@ -253,7 +253,7 @@ def _missing(results: Results) -> list[Part]:
     parts: list[Part] = []
     if not results.experiment.profile.enabled:
         parts += ["Costs were not measured. "]
-    if not any(run.energy is not None for run in results.runs):
+    if not any(run.energy for run in results.runs):
         parts += ["Energy was not measured. "]
     if results.noise is None:
         parts += ["The noise floor was not measured: how much an arm differs from itself here is not known. "]

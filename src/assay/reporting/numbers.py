@@ -86,6 +86,18 @@ def summary(metric: MetricResult, arm: ArmSummary) -> tuple[str, str]:
     return centre + suffix, interval(*ends)
 
 
+def level(metric: MetricResult, arm: ArmSummary) -> str:
+    """Centre and interval, and over how many of its replicates where some have no value: `98.00% (5 of 6) [97.43, 98.62]`."""
+    centre, ends = summary(metric, arm)
+    return " ".join(filter(None, (centre + of_those(arm), ends)))
+
+
+def of_those(arm: ArmSummary) -> str:
+    """What an arm's centre is over, where that is not all of its seeds or blocks."""
+    missing = arm.centre is not None and arm.n < len(arm.values)
+    return f" ({arm.n:,} of {len(arm.values):,})" if missing else ""
+
+
 def contrast(metric: MetricResult, found: Contrast) -> tuple[str, str]:
     """Estimate and its interval as the verdict's sentence writes them: points, percent or times."""
     if found.estimate is None:

@@ -20,6 +20,9 @@ from assay.sweep.model import Trials
 from assay.sweep.select import tuned
 from assay.tracing.model import MODES, Mode, Traced
 
+TRAINING_ENERGY = ("train_energy", "train_energy_per_epoch", "train_energy_per_sample")
+"""What is told of a training's energy, in joules."""
+
 
 class ReportError(ValueError):
     """Results from which no report can be written."""
@@ -51,8 +54,8 @@ class Run:
     reached: bool | None = None
     """Whether it reached the experiment's target; null where there is none."""
     epochs: tuple[Epoch, ...] = ()
-    energy: float | None = None
-    """Joules of the training's devices; null: not measured."""
+    energy: dict[str, float] = field(default_factory=dict)
+    """Joules of the training's devices, in all, per epoch and per sample; without what was not measured."""
     calibration_error: float | None = None
     classes: tuple[ClassAccuracy, ...] = ()
     """Of the test split."""
@@ -236,7 +239,9 @@ def _read_run(folder: Path, arm: str, seed: int, surroundings: Surroundings, tar
         shared=train.details.get("shared") is not None,
         reached=None if target is None else epoch_reaching(train, target) is not None,
         epochs=tuple(_epochs(train)),
-        energy=_value(train.metrics, "train_energy"),
+        energy={
+            name: joules for name in TRAINING_ENERGY if (joules := _value(train.metrics, name)) is not None
+        },
         calibration_error=_value(tested, "calibration_error"),
         classes=() if evaluate is None else tuple(_classes(evaluate, folder / "evaluate" / "record.json")),
         telemetry=train.telemetry,

@@ -44,6 +44,19 @@ def over_blocks(results: Results, arm: str, metric: str) -> Spread | None:
     return median_spread(values, results.comparison.confidence) if values else None
 
 
+def training_energy(results: Results, arm: str, name: str = "train_energy") -> Spread | None:
+    """Median over completed runs that were not resumed and had their devices to themselves; null where one of them was not measured."""
+    runs = [
+        run
+        for run in results.runs
+        if run.arm == arm and run.outcome == "completed" and not (run.resumed or run.shared)
+    ]
+    measured = [run.energy[name] for run in runs if name in run.energy]
+    if not runs or len(measured) < len(runs):
+        return None
+    return median_spread(measured, results.comparison.confidence)
+
+
 def geometric_mean(results: Results, arm: str, metric: str) -> float | None:
     """Over the completed visits of an arm, as verdicts on costs use it; null where not measured."""
     values = [

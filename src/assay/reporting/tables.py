@@ -13,10 +13,11 @@ from assay.reporting.numbers import (
     contrast,
     counted,
     heading,
+    interval,
+    level,
     p_value,
     plain,
     span,
-    summary,
 )
 from assay.reporting.posteriors import posteriors
 from assay.reporting.read import Results
@@ -65,7 +66,7 @@ def metrics_by_arm(results: Results) -> Table:
         row = [arm]
         for metric in metrics:
             found = metric.arms[arm]
-            row.append(" ".join(summary(metric, found)).strip())
+            row.append(level(metric, found))
             data.append(
                 {
                     "arm": arm,
@@ -88,7 +89,7 @@ def contrasts(results: Results) -> Table:
     level = f"{100 * results.comparison.confidence:g}%"
     titles: list[tuple[str, Kind]] = [
         ("Metric", "text"), ("Arm", "text"), ("Against baseline", "number"), (f"{level} interval", "number"),
-        ("Adjusted p", "number"), ("Effect size", "number"), ("P(better)", "number"),
+        ("Pairs", "number"), ("Adjusted p", "number"), ("Effect size", "number"), ("P(better)", "number"),
         ("Noise floor", "number"), ("Further pairs", "number"), ("Verdict", "badge"),
     ]  # fmt: skip
     found = [(metric, line) for metric in results.metrics for line in metric.contrasts]
@@ -106,9 +107,12 @@ def _contrast_row(metric: MetricResult, line: Contrast) -> list[str]:
         line.arm,
         estimate,
         ends or NOTHING,
+        counted(line.pairs, metric.pairing) if line.test is not None else NOTHING,
         NOTHING if line.test is None else p_value(line.test.p_adjusted),
         NOTHING if effect is None else plain(effect, 2 if abs(effect) < 10 else 1, sign=True),
-        NOTHING if better is None else plain(better.value, 2),
+        NOTHING
+        if better is None
+        else f"{plain(better.value, 2)} {interval(plain(better.low, 2), plain(better.high, 2))}",
         NOTHING if metric.floor is None else floor_cell(metric.scale, metric.unit, metric.floor.value),
         NOTHING if line.needed is None else f"{line.needed.further:,}",
         line.verdict,
@@ -135,6 +139,8 @@ def _contrast_data(metric: MetricResult, line: Contrast) -> dict[str, Raw]:
         "equivalence_p_adjusted": None if same is None else same.p_adjusted,
         "effect_size": None if effect is None else effect.value,
         "probability_better": None if better is None else better.value,
+        "probability_better_low": None if better is None else better.low,
+        "probability_better_high": None if better is None else better.high,
         "noise_floor": None if metric.floor is None else metric.floor.value,
         "beyond_noise_floor": line.beyond_floor,
         "further_pairs": None if needed is None else needed.further,

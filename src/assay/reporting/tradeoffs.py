@@ -24,21 +24,8 @@ def accuracy_against_latency(results: Results) -> Drawn | None:
 
 def accuracy_against_energy(results: Results) -> Drawn | None:
     """Only where the energy of every completed run of an arm was measured."""
-    costs = {arm: training_energy(results, arm) for arm in results.arms}
+    costs = {arm: samples.training_energy(results, arm) for arm in results.arms}
     return _against(results, costs, "energy of a training (J, lower is better)", "run")
-
-
-def training_energy(results: Results, arm: str) -> Spread | None:
-    """Median over completed runs that were not resumed and had their devices to themselves; null where one of them was not measured."""
-    runs = [
-        run
-        for run in results.runs
-        if run.arm == arm and run.outcome == "completed" and not (run.resumed or run.shared)
-    ]
-    measured = [run.energy for run in runs if run.energy is not None]
-    if not runs or len(measured) < len(runs):
-        return None
-    return samples.median_spread(measured, results.comparison.confidence)
 
 
 def pareto(points: Sequence[tuple[str, float, float]]) -> list[str]:

@@ -9,7 +9,8 @@ import pytest
 from made_results import ARMS, Made
 
 from assay.comparison.model import Comparison
-from assay.records import Record, RecordError
+from assay.config.metrics import title_of
+from assay.records import Measurement, Record, RecordError
 from assay.reporting import html
 from assay.reporting.figures import plots
 from assay.reporting.read import ReportError, load
@@ -383,3 +384,64 @@ def test_all_pairs_ranks_and_probabilities_have_tables(tmp_path: Path) -> None:
         for line in shared
     )
     assert "For other seeds and other test examples the difference is" in words
+
+
+def test_an_effect_tells_its_pairs_and_how_sure_its_share_is(made: Path, reported: Path) -> None:
+    comparison = Comparison.read(made / "comparison" / "comparison.json")
+    share = comparison.metrics[0].contrasts[0].probability_better
+    assert share is not None
+    with (reported / "tables" / "contrasts.csv").open() as file:
+        row = next(csv.DictReader(file))
+    assert (float(row["probability_better_low"]), float(row["probability_better_high"])) == (
+        share.low,
+        share.high,
+    )
+    words = Page((reported / "index.html").read_text()).words
+    assert "6 seeds 0.031" in words and "1.00 [0.54, 1.00]" in words
+
+
+def test_the_mean_of_those_that_are_left_says_so(tmp_path: Path) -> None:
+    """Next to the baseline's it would be the comparison that the verdict refuses."""
+    results = Made(tmp_path, outcomes={("cnn", 2): "diverged"}, blocks=0, logs=False).make()
+    report(results=results, output=tmp_path / "report")
+    words = Page((tmp_path / "report" / "index.html").read_text()).words
+    assert "98.00% (5 of 6) [" in words and "96.22% [" in words
+    assert "96.22% →" not in words
+
+
+def test_what_is_not_known_of_the_contract_is_said_in_the_first_lines(made: Path, reported: Path) -> None:
+    found = [line.status for line in load(made).contract.variables]
+    words = Page((reported / "index.html").read_text()).words
+    assert (
+        f"as far as recorded; {found.count('unknown')} of {len(found)} circumstances are not known." in words
+    )
+
+
+def test_energy_of_a_training_is_a_cost_where_it_was_measured(tmp_path: Path) -> None:
+    def measure(record: Record) -> None:
+        if record.stage == "train":
+            record.metrics["train_energy"] = Measurement(unit="J", value=120.0)
+            record.metrics["train_energy_per_epoch"] = Measurement(unit="J", value=8.0)
+            record.metrics["train_energy_per_sample"] = Measurement(unit="J", value=0.008)
+
+    results = load(Made(tmp_path, blocks=0, logs=False, change=measure).make())
+    (costs,) = (table for table in tables(results) if table.name == "costs")
+    shown = {row[0]: row[1:] for row in costs.rows}
+    assert shown["Training energy per run"] == ["120 J", "120 J"]
+    assert shown["Training energy per epoch"] == ["8.00 J", "8.00 J"]
+    assert shown["Training energy per training sample"] == ["0.00800 J", "0.00800 J"]
+
+
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [
+        ("latency_ms@16", "latency, batch 16"),
+        ("latency_p99_ms@1", "latency, batch 1, 99th percentile"),
+        ("throughput@64", "throughput, batch 64"),
+        ("train_seconds", "training time per run"),
+        ("accuracy", "top-1 accuracy"),
+        ("something_new", "something new"),
+    ],
+)
+def test_recorded_numbers_have_names(name: str, title: str) -> None:
+    assert title_of(name) == title

@@ -12,7 +12,7 @@ import pytest
 from made_results import ARMS, CLASSES, EXAMPLES, NAMES, Made
 
 from assay.records import Record, RecordError
-from assay.reporting import belief, effects, html, quality, tradeoffs
+from assay.reporting import belief, effects, html, quality, samples, tradeoffs
 from assay.reporting.examples import SHOWN, SIDE, Disagreement, disagreements, png
 from assay.reporting.read import ReportError, Results, load
 from assay.reporting.style import drawing
@@ -86,13 +86,13 @@ def test_energy_is_drawn_only_where_it_was_measured_of_every_run(tmp_path: Path,
     with drawing(salt="x"):
         drawn = tradeoffs.accuracy_against_energy(results)
     assert drawn is not None and "(mlp, cnn)" in drawn[1]
-    spread = tradeoffs.training_energy(results, "cnn")
+    spread = samples.training_energy(results, "cnn")
     assert spread is not None and spread.centre == pytest.approx(400)
     path = results.run_path("cnn", 1, "train", "record.json")
     record = Record.read(path)
     record.metrics["train_energy"].value = None
     record.write(path)
-    assert tradeoffs.training_energy(load(results.folder), "cnn") is None
+    assert samples.training_energy(load(results.folder), "cnn") is None
 
 
 # --- classes and calibration ----------------------------------------------------------------------------
