@@ -134,11 +134,6 @@ def _run(arguments: argparse.Namespace) -> int:
     def command(options: list[str]) -> list[str]:
         return _command(arguments.file, options)
 
-    if experiment.sweep is not None:
-        from assay.looks import select_anew
-
-        if code := select_anew(experiment, arguments.rest, command):
-            return code
     if experiment.comparison.looks is None or "seeds" in overrides:
         _hand_over(arguments.file, arguments.rest)
     from assay.looks import run_by_looks

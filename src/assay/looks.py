@@ -1,4 +1,4 @@
-"""`assay run` of an experiment that takes several workflows: one for each look, with more of the seeds; one for a new selection."""
+"""`assay run` of an experiment that takes several workflows: one for each look, with more of the seeds."""
 
 import json
 import os
@@ -11,8 +11,6 @@ from types import FrameType
 
 from assay.comparison.model import Comparison, Sequential
 from assay.config.schema import Experiment
-from assay.config.sweep import FOLDER, SELECTED
-from assay.config.trials import swept_arms
 
 _RUNS_NOTHING = {
     *(
@@ -67,20 +65,6 @@ def run_by_looks(file: Path, experiment: Experiment, options: list[str], command
         if found.decided:
             return 0
     return 0
-
-
-def select_anew(experiment: Experiment, options: list[str], command: Command) -> int:
-    """Tune first, where an earlier run selected settings: what is then selected again trains nothing again.
-
-    A workflow that selects and trains in one go has to plan both, before anybody knows what is selected.
-    """
-    folder = _working_folder(options) / "results" / experiment.name / FOLDER
-    if _runs_nothing(options) or not any(
-        (folder / arm / SELECTED).exists() for arm in swept_arms(experiment)
-    ):
-        return 0
-    print("What is selected, before anything is trained with it", flush=True)
-    return _wait(command(["--until=select_settings", *options]))
 
 
 def _runs_nothing(options: Sequence[str]) -> bool:

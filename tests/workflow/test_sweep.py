@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -119,24 +117,27 @@ def test_an_edited_selection_is_found_out(tuned: Project) -> None:
     assert Comparison.read(tuned.results / "comparison" / "comparison.json").valid
 
 
-def test_assay_run_trains_nothing_again_for_settings_that_are_selected_again(tuned: Project) -> None:
-    """One more trial for each arm, worse than the best: the workflow alone has to plan all trainings of the comparison."""
-    chosen = [tuned.results / "sweep" / arm / "selected.json" for arm in ("mlp", "cnn")]
-    trained = sorted(tuned.results.glob("runs/*/*/train/record.json"))
-    before = [path.read_bytes() for path in [*chosen, *trained]]
-    with written(tuned, {"trials": 3}):
-        done = subprocess.run(
-            [sys.executable, "-m", "assay.cli", "run", "tiny.yaml", "--cores", "4"],
-            cwd=tuned.folder,
-            env=tuned.environment(),
-            capture_output=True,
-            text=True,
-            timeout=300,
+def test_only_other_settings_are_trained_again(tuned: Project) -> None:
+    """One more trial for each arm, worse than the best, and another range for one of them: all trainings are planned,
+    and once settings are selected, those that have theirs already are not run."""
+    chosen = {arm: tuned.results / "sweep" / arm / "selected.json" for arm in ("mlp", "cnn")}
+    before = {arm: path.read_bytes() for arm, path in chosen.items()}
+    records = {arm: sorted(tuned.results.glob(f"runs/{arm}/*/*/record.json")) for arm in chosen}
+    ran = {arm: [path.read_bytes() for path in paths] for arm, paths in records.items()}
+    assert all(len(content) == 4 for content in ran.values())
+    with written(tuned, {"trials": 3, "arms": {"cnn": {RATE: {"log_uniform": [0.001, 0.2]}}}}):
+        planned = tuned.planned()
+        assert (planned["select_settings"], planned["train"], planned["evaluate"]) == (2, 4, 4)
+        tuned.run()
+        assert chosen["mlp"].read_bytes() == before["mlp"] and chosen["cnn"].read_bytes() != before["cnn"]
+        assert [path.read_bytes() for path in records["mlp"]] == ran["mlp"], (
+            "nothing is trained again for these"
         )
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert [path.read_bytes() for path in chosen] == before[:2], "the same settings are selected"
-        assert [path.read_bytes() for path in trained] == before[2:], "and nothing is trained with them again"
-        assert len(Trials.read(chosen[0].with_name("trials.json")).trials) == 3
+        settings = Selected.read(chosen["cnn"]).settings
+        assert all(Record.read(path).spec == settings for path in records["cnn"])
+        assert len(Trials.read(chosen["mlp"].with_name("trials.json")).trials) == 3
+        assert not list((tuned.results / "sweep").rglob("*.safetensors"))
+        assert Comparison.read(tuned.results / "comparison" / "comparison.json").valid
         assert tuned.planned() == {}
 
 

@@ -86,7 +86,8 @@ rule prune_trials:
         "{params.stage[arguments]} --output results/{wildcards.experiment}/sweep/{wildcards.arm} > {log} 2>&1"
 
 
-rule select_settings:
+# Planned again once it is done: what has its settings already, selected again, does not run again.
+checkpoint select_settings:
     input:
         needs_image(),
         lambda wildcards: trial_records(wildcards.arm),

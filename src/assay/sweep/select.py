@@ -72,6 +72,9 @@ def select(experiment: str, arm: str, sweep: Sweep, settings: Arm, folder: Path)
     trials, selected = search(experiment, arm, sweep, settings, folder)
     trials.write(folder / TRIALS)
     selected.write(folder / SELECTED)
+    # Snakemake removes temporary files after the last checkpoint only, and never those of a search that was killed.
+    for weights in folder.glob("trial-*/seed-*/*/model.safetensors"):
+        weights.unlink()
     score = "no trial completed" if selected.score is None else f"{sweep.metric} {selected.score:.4g}"
     print(f"{arm}: trial {selected.trial} of {len(trials.trials)} ({score}): {json.dumps(selected.point)}")
 
