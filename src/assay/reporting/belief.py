@@ -53,7 +53,13 @@ def _blocks(results: Results) -> list[Line]:
     text = f"{done:,} of {counted(len(results.visits), 'visit')} of arms in profile blocks are valid"
     if invalid:
         text += f"; {invalid:,} were measured in circumstances in which numbers say nothing, and are left out"
-    return [("held" if done == len(results.visits) else "invalid", f"{text}.")]
+    unjudged = any(
+        one.name == "blocks.validity" and one.status == "unknown" for one in results.contract.variables
+    )
+    if unjudged and not invalid:
+        text += ", and not all of them were judged by the gates"
+    held = "unknown" if unjudged else "held"
+    return [(held if done == len(results.visits) else "invalid", f"{text}.")]
 
 
 def _pairing(results: Results) -> list[Line]:

@@ -93,6 +93,7 @@ def page(results: Results, tables: Sequence[Table], images: Sequence[Image]) -> 
         unfinished=unfinished(results)[:MAX_ROWS],
         warnings=results.comparison.warnings,
         contract=results.contract,
+        narrow_note=f" {methods.NARROW}" if methods.too_narrow(results) else "",
         contract_note=belief.contract_note(results),
         tables={table.name: table for table in tables},
         images={image.name: image for image in images},

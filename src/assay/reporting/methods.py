@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+from assay.comparison.model import BCA
 from assay.config.arm import AdamW, Arm
 from assay.data.store import MANIFEST, Manifest, StoreError
 from assay.reporting.latex import escape
@@ -20,6 +21,12 @@ CONTRACT = "comparison/contract.json"
 NOISE = "noise/floor.json"
 MOST = 4
 """Different values that a sentence lists."""
+ENOUGH_PAIRS = 30
+"""From here on the simulation of docs/statistics.md finds BCa intervals to be nearly what they say, under symmetry."""
+NARROW = (
+    "Bootstrap intervals of so few pairs are too narrow: they hold the true difference less often than their level says, "
+    "and verdicts rest on the exact tests."
+)
 PACKAGES = ("torch", "torchvision", "timm", "numpy")
 
 
@@ -31,7 +38,20 @@ def methods(results: Results) -> list[Part]:
 
 def limitations(results: Results) -> list[Part]:
     """What the numbers do not show: what was not measured, what is too little, what went another way than planned."""
-    return [*_reach(results), *_missing(results), *_circumstances(results)]
+    narrow = [f"{NARROW} "] if too_narrow(results) else []
+    return [*_reach(results), *narrow, *_missing(results), *_circumstances(results)]
+
+
+def too_narrow(results: Results) -> bool:
+    """Whether an interval comes from so few pairs that it holds the difference less often than its level says."""
+    return any(
+        line.interval is not None
+        and line.interval.method == BCA
+        and line.interval.low is not None
+        and line.pairs < ENOUGH_PAIRS
+        for metric in results.metrics
+        for line in metric.contrasts
+    )
 
 
 def markdown(methods: Sentences, limitations: Sentences) -> str:

@@ -258,8 +258,15 @@ def test_damaged_predictions_are_named(tmp_path: Path, content: bytes) -> None:
 
 
 def test_reasons_and_assumptions_follow_the_records(tmp_path: Path, made: Path) -> None:
-    words = dict(belief.reasons(load(made)))
-    assert words["held"].startswith("12 of 12 visits")
+    (visits,) = [line for line in belief.reasons(load(made)) if line[1].startswith("12 of 12 visits")]
+    assert visits[0] == "unknown" and "not all of them were judged by the gates" in visits[1]
+
+    def judge(record: Record) -> None:
+        if record.stage == "profile":
+            record.details["gates"] = [{"name": "cpu_contention", "status": "held"}]
+
+    judged = load(Made(tmp_path / "judged", change=judge, logs=False, steps=1).make())
+    assert dict(belief.reasons(judged))["held"] == "12 of 12 visits of arms in profile blocks are valid."
     results = load(made)
     assert dict(belief.assumptions(results))["completed"].startswith("12 of 12 runs completed")
     assert "host" in dict(belief.assumptions(results))
