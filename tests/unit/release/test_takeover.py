@@ -91,6 +91,34 @@ def test_one_whose_front_does_not_run_is_not_meant(tmp_path: Path) -> None:
     assert front_of(made, layout).running() is None
 
 
+def test_the_third_has_the_front_of_the_first(tmp_path: Path) -> None:
+    first, second = left(tmp_path, "last"), heir(tmp_path)
+    Earlier(first, second).take()
+    over = Journal(second).last()
+    assert over is not None
+    ended = over.state.model_copy(update={"phase": "promoted", "wanted": Wanted(stable="old")})
+    Journal(second).append(line(2, "promoted", "a test", "ramp", ended))
+    third = left(tmp_path, "third", "preflight")
+    begun = ended.model_copy(update={"stable": OLD, "predecessor": "next"})
+    Journal(third).append(line(2, "preflight", "a test", "ramp", begun))
+    earlier = takeover.predecessor(third)
+    assert earlier == second
+    Earlier(second, third).take()
+    assert third.front.readlink() == first.front.absolute()
+    assert takeover.claimed(third) == Earlier(second, third)
+
+
+def test_a_signed_request_is_taken_once_by_both(tmp_path: Path) -> None:
+    before, after_it = left(tmp_path, "last"), heir(tmp_path)
+    takeover.share_nonces(before, after_it)
+    assert not (after_it.shared / takeover.NONCES).exists(), "there are none"
+    before.shared.mkdir(parents=True)
+    (before.shared / takeover.NONCES).write_text("taken")
+    for _ in range(2):
+        takeover.share_nonces(before, after_it)
+    assert (after_it.shared / takeover.NONCES).samefile(before.shared / takeover.NONCES)
+
+
 class Killed(BaseException):
     """As by `kill -9`."""
 
@@ -135,7 +163,10 @@ def test_one_that_changed_meanwhile_keeps_its_front(tmp_path: Path) -> None:
     assert takeover.claimed(after_it) is None
 
 
-def test_its_own_commands_leave_the_front_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_its_own_commands_leave_the_front_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp_path = tmp_path / "releases"
     before, after_it = left(tmp_path, "last"), heir(tmp_path)
     Earlier(before, after_it).take()
     for word in ("stop", "rollback", "promote"):
@@ -144,6 +175,9 @@ def test_its_own_commands_leave_the_front_alone(tmp_path: Path, capsys: pytest.C
     assert not list(before.orders.glob("*"))
     assert main(["release", "status", str(before.folder)]) == 0
     assert "release next has taken its front over" in capsys.readouterr().out
+    monkeypatch.chdir(tmp_path.parent)
+    assert main(["release", "status"]) == 0, "the one that serves is meant"
+    assert capsys.readouterr().out.startswith("next: preflight")
     with pytest.raises(PartError, match="release next has taken its front over"):
         Earlier(before, Layout(tmp_path / "third")).take()
 

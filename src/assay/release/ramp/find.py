@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from assay.config.errors import nearest
 from assay.release.layout import Layout
 from assay.release.load import load
+from assay.release.ramp.journal import Journal
 from assay.release.schema import Release
 
 DEFAULT = Path("releases")
@@ -51,9 +52,20 @@ def begun(folder: Path) -> list[Path]:
 
 def _only(folder: Path) -> Path:
     found = begun(folder)
+    if len(found) > 1:
+        found = [path for path in found if not _succeeded(path)]
     if len(found) != 1:
         raise NoRelease(f"name a release: {_known(folder, '')}")
     return found[0]
+
+
+def _succeeded(folder: Path) -> bool:
+    """Whether another release serves its users."""
+    try:
+        last = Journal(Layout(folder)).last()
+    except ValueError:
+        return False
+    return last is not None and last.state.successor is not None
 
 
 def _known(folder: Path, given: str) -> str:

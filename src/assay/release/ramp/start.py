@@ -22,7 +22,7 @@ from assay.release.ramp.front_part import FrontPart
 from assay.release.ramp.identity import Identity
 from assay.release.ramp.journal import Journal, Line
 from assay.release.ramp.judge_part import JudgePart
-from assay.release.ramp.parts import Parts
+from assay.release.ramp.parts import PartError, Parts
 from assay.release.ramp.processes import Supervised
 from assay.release.ramp.registry_part import RegistryPart
 from assay.release.ramp.state import State
@@ -161,7 +161,8 @@ def _run(
 def parts_of(release: Release, layout: Layout, earlier: Layout | None = None) -> tuple[Parts, Supervised]:
     """The real ones. earlier: the release whose front is taken over.
 
-    Raises: ValueError for a front that cannot be had here, or a judge whose memory is not its own."""
+    Raises: ValueError for a front that cannot be had here, or a judge whose memory is not its own.
+    """
     services = Supervised(layout)
     front: Front = front_of(release, layout)
     identity = Identity(release, layout)
@@ -192,8 +193,10 @@ def stop(layout: Layout) -> None:
         _refuse_gone(layout)
         release = resolved(layout)
         earlier = takeover.claimed(layout)
-        if earlier is not None:
-            earlier.take()
+        if (
+            earlier is not None
+        ):  # the front may be the other's still, though its journal says that it is this one's
+            _taken(earlier)
         front_of(release, layout).stop()
         Shadower(layout).stop()
         services = Supervised(layout)
@@ -202,6 +205,14 @@ def stop(layout: Layout) -> None:
         Identity(release, layout).stop()
         if earlier is not None:
             earlier.end()
+
+
+def _taken(earlier: Earlier) -> None:
+    """Raises: ValueError."""
+    try:
+        earlier.take()
+    except PartError as error:
+        raise ValueError(str(error)) from None
 
 
 def _refuse_gone(layout: Layout) -> None:
