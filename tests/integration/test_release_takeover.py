@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +13,8 @@ from typing import Any
 
 import pytest
 import yaml
-from test_release_front import NEEDS_NGINX
+from fronted import SALT, Fronted
+from test_release_front import KINDS, NEEDS_NGINX
 from test_release_ramp import PATIENCE, ROOT, Driven
 
 from assay.cli import main
@@ -23,7 +26,9 @@ from assay.release.load import from_mapping
 from assay.release.ramp.processes import Supervised
 from assay.release.ramp.start import stop
 from assay.release.registry.store import open_registry
-from assay.release.routing.front import front_of
+from assay.release.routing.front import Front, front_of
+from assay.release.routing.plan import Plan
+from assay.release.schema import Limits
 from assay.release.security.salt import make_salt
 
 pytestmark = pytest.mark.integration
@@ -181,3 +186,48 @@ def said_by(release: Driven) -> str:
     assert done.returncode == 2, done
     assert not release.layout.journal.exists()
     return done.stderr
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_request_that_is_under_way_keeps_what_answers_it(tmp_path: Path, kind: type[Front]) -> None:
+    """Both fronts: the earlier release's version may end only when nothing is sent there any more."""
+    with Fronted(tmp_path, kind, Limits(timeout_seconds=PATIENCE)) as fronted:
+        fronted.front.start(fronted.plan(0.0, candidate=None))
+        heir = Layout(tmp_path / "next")
+        heir.front.parent.mkdir(parents=True)
+        heir.salt.write_text(SALT[::-1] + "\n")
+        heir.salt.chmod(0o600)
+        heir.front.symlink_to(fronted.front.folder)
+        front = kind(heir, fronted.routing, fronted.limits)
+        assert front.confirm() is None, "a front answers to the release alone whose it is"
+        stable = fronted.parts["stable"].process
+        answers = []
+        asking = threading.Thread(target=lambda: answers.append(fronted.ask("ann")))
+        os.kill(stable.pid, signal.SIGSTOP)
+        try:
+            asking.start()
+            until(lambda: _asks(fronted), lambda: "the front does not ask the stable version")
+            candidate = fronted.parts["candidate"].address
+            front.apply(
+                Plan(1 + (front.active() or 0), 0.0, candidate, None, fronted.parts["identity"].address)
+            )
+            assert front.confirm() is not None and fronted.front.confirm() is None
+            assert front.lingers(fronted.layout)
+        finally:
+            os.kill(stable.pid, signal.SIGCONT)
+        asking.join(PATIENCE)
+        assert [(answer.status, answer.role) for answer in answers] == [(200, "stable")]
+        until(lambda: not front.lingers(fronted.layout), lambda: "it is answered, and still in use")
+        stable.kill()
+        answer = fronted.ask("ann")
+        assert (answer.status, answer.role) == (200, "candidate"), "the version that is the heir's stable one"
+        assert fronted.asked().count("ann") == 2, (
+            "another release's digest of a user is not taken for this one's"
+        )
+
+
+def _asks(fronted: Fronted) -> bool:
+    """Whether a connection to the stable version waits to be answered: it is stopped, so that nobody reads it."""
+    port = f":{fronted.parts['stable'].port:04X}"
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return any(row[1].endswith(port) and row[3] == "01" and int(row[4].split(":")[1], 16) > 0 for row in rows)
