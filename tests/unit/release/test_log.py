@@ -73,7 +73,7 @@ def test_all_that_was_put_is_there_after_the_end(tmp_path: Path) -> None:
     writer = PredictionLog(tmp_path / "logs")
     for number in range(500):
         writer.put(served(number))
-    writer.close()
+    writer.close(PATIENCE)
     assert [found["request_id"] for found in written(tmp_path / "logs")] == [f"r{n}" for n in range(500)]
     assert writer.counts() == (500, 0, 0)
     writer.put(served())
@@ -84,7 +84,7 @@ def test_a_line_does_not_wait_for_the_next(tmp_path: Path) -> None:
     writer = PredictionLog(tmp_path)
     writer.put(served())
     eventually(lambda: written(tmp_path))
-    writer.close()
+    writer.close(PATIENCE)
 
 
 def test_files_are_closed_by_size_and_the_oldest_removed(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_files_are_closed_by_size_and_the_oldest_removed(tmp_path: Path) -> None
     for number in range(6):
         writer.put(served(number))
         eventually(lambda number=number: writer.counts().written > number)
-    writer.close()
+    writer.close(PATIENCE)
     prune(tmp_path, 3)
     assert [found["request_id"] for found in written(tmp_path)] == ["r3", "r4", "r5"]
 
@@ -116,7 +116,7 @@ def test_a_removed_folder_is_made_again(tmp_path: Path) -> None:
     shutil.rmtree(folder)
     writer.put(served(1))
     eventually(lambda: writer.counts().written == 2)
-    writer.close()
+    writer.close(PATIENCE)
     assert [found["request_id"] for found in written(folder)] == ["r1"]
 
 
@@ -127,7 +127,7 @@ def test_what_waits_is_written_when_the_folder_can_be_again(tmp_path: Path) -> N
     eventually(lambda: writer.counts().waiting == 1 and not writer._queue)
     (tmp_path / "logs").unlink()
     eventually(lambda: writer.counts().written == 1)
-    writer.close()
+    writer.close(PATIENCE)
 
 
 FULL = """
@@ -143,7 +143,7 @@ for number in range(200):
 deadline = time.monotonic() + 1
 while time.monotonic() < deadline:  # it tries again and again
     time.sleep(0.1)
-writer.close()
+writer.close(60)
 print(*writer.counts())
 """
 
@@ -195,7 +195,7 @@ def test_inputs_that_wait_are_bounded_by_their_size(tmp_path: Path, monkeypatch:
     for number in range(200):
         writer.put(served(number))
     assert writer.counts().dropped > 0
-    writer.close()
+    writer.close(PATIENCE)
     assert writer.counts() == (0, 200, 0)
 
 
@@ -203,7 +203,7 @@ def test_a_request_without_a_line_costs_no_other_its_line(tmp_path: Path) -> Non
     writer = PredictionLog(tmp_path)
     for one in (served(0), served(1, user=object()), served(2)):
         writer.put(one)
-    writer.close()
+    writer.close(PATIENCE)
     assert [found["request_id"] for found in written(tmp_path)] == ["r0", "r2"]
     assert writer.counts() == (2, 1, 0)
 
@@ -213,7 +213,7 @@ def test_who_counts_is_told_of_every_line(tmp_path: Path) -> None:
     writer = PredictionLog(tmp_path, told=lambda what, count: told.append((what, count)))
     for one in (served(0), served(1, user=object()), served(2)):
         writer.put(one)
-    writer.close()
+    writer.close(PATIENCE)
     writer.put(served(3))
     totals = {what: sum(count for kind, count in told if kind == what) for what in ("written", "dropped")}
     assert totals == {"written": 2, "dropped": 2}

@@ -310,7 +310,7 @@ def test_lines_of_the_prediction_log_are_counted_written_or_dropped(tmp_path: Pa
     assert put is not None
     put(served())
     put(served(outputs=np.zeros(3, np.float32)))  # of no shape that has a line
-    put.__self__.close()  # type: ignore[attr-defined]
+    put.__self__.close(60)  # type: ignore[attr-defined]
     told = made.text().decode()
     assert 'assay_serving_log_lines_total{outcome="written"} 1.0' in told
     assert 'assay_serving_log_lines_total{outcome="dropped"} 1.0' in told
