@@ -359,7 +359,8 @@ def test_logs_are_rotated_and_read_across(fronted: Fronted) -> None:
     with Load(fronted.routing.port) as load:
         for _ in range(3):
             load.more(5)
-            assert fronted.front.rotate(1, 5)
+            # Not before nginx has begun the log after the last one.
+            eventually(lambda: fronted.front.rotate(1, 5), "there is a log to move")
             assert not fronted.front.rotate(10**9, 5)
     seen = fronted.observed(len(load.answers))
     assert len({a.request_id for a in seen}) == len(load.answers)
@@ -382,6 +383,8 @@ def test_logs_of_errors_are_rotated_and_a_front_is_still_found_by_them(fronted: 
     }
     # Its workers hold the port, and are known by the log that they have open.
     os.kill(first, signal.SIGKILL)
+    eventually(lambda: ended(first), "it ends")
+    fronted.known.clear()
     with log.open("a") as file:
         file.write("error\n")
     assert fronted.front.rotate(1, 2)
