@@ -187,6 +187,26 @@ def test_findings_before_the_first_user_turn_back(world: World) -> None:
     assert built.state.reason == "preflight: golden outputs differ by 3.2"
 
 
+def test_nobody_has_the_candidate_before_the_earlier_release_has_ended(world: World) -> None:
+    world.real = Real(0.0, 0.0, early=False, waits="release last still answers what it has")
+    built = begun(world)
+    assert ticks(world, built, most=20).phase == "preflight"
+    assert built.progress.trouble == ["front: release last still answers what it has"]
+    world.real = Real(0.0, 0.0, early=False)
+    assert ticks(world, built).phase == "promoted"
+
+
+def test_one_that_takes_over_has_no_users_in_the_record_before_the_front_is_its_own(world: World) -> None:
+    world.real, world.broken = None, {"front": "release last still has it"}
+    built = controller(world)
+    built.begin(OLD, NEW, "a test", "last")
+    ticks(world, built, most=5)
+    assert world.records == {} and built.state.predecessor == "last"
+    world.broken = {}
+    ticks(world, built)
+    assert list(world.records)[:1] == [1] and built.state.phase == "promoted"
+
+
 def test_a_judge_that_fails_never_promotes_and_is_not_trusted_for_long(world: World) -> None:
     def look(state: State) -> Look:
         raise ZeroDivisionError("a bug")

@@ -25,6 +25,7 @@ from assay.release.exporter import metrics
 from assay.release.exporter.metrics import METRICS, Collector, kind_of
 from assay.release.exporter.traffic import BUCKETS
 from assay.release.layout import Layout
+from assay.release.ramp.journal import line as journal_line
 from assay.release.ramp.parts import Look
 from assay.release.ramp.status import Standing
 from assay.release.schema import Serving
@@ -239,6 +240,21 @@ def test_what_became_of_copies_is_told_where_it_is_known(world: World) -> None:
         label: value for labels, value in own.items() for label in labels if "outcome" in label
     } == expected
     assert Standing(Layout(world.folder)).as_dict()["copies"] == counts
+
+
+def test_what_another_release_serves_is_told_of_that_one(world: World) -> None:
+    world.look = lambda state: Look("rollback", ("errors",))
+    built = controller(world)
+    assert built.resume()
+    over = ticks(world, built)
+    service = Service(process=this_process(), address="127.0.0.1", port=free_port(), role="stable")
+    world.layout.service("stable").mkdir(parents=True)
+    write_file(world.layout.service("stable") / "service.json", service)
+    assert told_by(Collector(world.folder.parent))["assay_release_front_up", "release=digits"] == 0
+    handed = over.model_copy(update={"successor": "next"})
+    built.journal.append(journal_line(built.number + 1, "handing_over", "a test", "release next", handed))
+    names = {key[0] for key in told_by(Collector(world.folder.parent))}
+    assert not names & {"assay_release_front_up", "assay_release_version_ready"}
 
 
 def test_no_folder_of_releases_is_no_error(tmp_path: Path) -> None:

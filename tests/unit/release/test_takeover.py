@@ -69,11 +69,17 @@ def test_one_that_is_not_over_does_not(tmp_path: Path, phase: Phase) -> None:
     assert "port 18080 and is not over" in said and "assay release rollback last" in said
 
 
-def test_what_does_not_fit_is_told_with_what_to_write(tmp_path: Path) -> None:
+def test_what_does_not_fit_is_told_with_what_to_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     layout = left(tmp_path, "last")
     with hold(layout.lock):
         (said,) = against(layout)
     assert f"its controller (process {os.getpid()}" in said
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "geteuid", lambda: 4711)
+        (said,) = against(layout)
+    assert f"as the user number {os.geteuid()}: begin this one as that user" in said
     (said,) = against(layout, "old")
     assert "users of port 18080 have new from release last: write `stable: bundles/new`" in said
     (said,) = against(layout, front="nginx")

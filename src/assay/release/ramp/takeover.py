@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from assay.holding import InUse, hold, holder
 from assay.release.layout import Layout
@@ -59,8 +58,7 @@ def against(earlier: Layout, release: Release, stable: Version) -> Iterator[str]
             "or write another port"
         )
         return
-    pid = front_of(theirs, earlier).running()
-    if pid is not None and (owner := Path(f"/proc/{pid}").stat().st_uid) != os.geteuid():
+    if (owner := earlier.journal.stat().st_uid) != os.geteuid():
         yield f"{served} as the user number {owner}: begin this one as that user, or write another port"
     if (process := holder(earlier.lock)) is not None:
         yield f"{served}, and its controller (process {process}) runs: end that, which costs its users nothing"
@@ -177,7 +175,10 @@ class Earlier:
             if state.successor == heir:
                 return
             if state.successor is not None:
-                raise PartError(f"release {self.name}: release {state.successor} has taken its front over")
+                raise PartError(
+                    f"release {self.name}: release {state.successor} has taken its front over: end this release "
+                    f"(assay release stop {heir}), and begin another when {state.successor} is over"
+                )
             mine = Journal(self.heir).last()
             assert mine is not None
             if not state.over or state.wanted.stable != mine.state.stable.version:
