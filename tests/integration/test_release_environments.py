@@ -1,12 +1,14 @@
 """Environments of versions, really made: from a lock by the set-up, and as an image by Apptainer."""
 
 import os
+import re
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+import yaml
 from oci_registry import MISSING
 
 from assay.image.recipe import Place as Image
@@ -115,6 +117,23 @@ def test_a_lock_whose_hashes_do_not_hold_makes_nothing(
         prepare("venv", bundle, tmp_path / "environments")
     gone, _ = prune(tmp_path / "environments", dict)
     assert len(gone) == 1 and gone[0].about is None, "what is left of it is known to be unfinished, and goes"
+
+
+def test_conda_gives_pip_what_pip_takes(results: Path, small_lock: Path, tmp_path: Path) -> None:
+    """conda writes the lines of `pip` into a file beside environment.yml, and starts pip of the new environment there."""
+    bundle = bundle_of(results, tmp_path / "bundle", requirements=small_lock)
+    folder = bundle / "environment"
+    lines = yaml.safe_load((folder / "environment.yml").read_bytes())["dependencies"][-1]["pip"]
+    written = folder / "condaenv.requirements.txt"
+    written.write_text("\n".join(lines) + "\n")
+    target = tmp_path / "installed"
+    command = [sys.executable, "-m", "pip", "install", "--target", str(target), "-U", "-r", str(written)]
+    subprocess.run([*command, "--exists-action=b"], cwd=folder, check=True)
+    assert {"idna", "typing_extensions.py"} <= {path.name for path in target.iterdir()}
+    lock = folder / "requirements.txt"
+    lock.write_text(re.sub(r"sha256:[0-9a-f]{8}", "sha256:00000000", lock.read_text()))
+    done = subprocess.run([*command, "--no-cache-dir"], cwd=folder, capture_output=True, text=True)
+    assert done.returncode != 0 and "DO NOT MATCH THE HASHES" in done.stderr
 
 
 def test_the_lock_of_a_server_is_all_that_a_server_needs(results: Path, tmp_path: Path) -> None:

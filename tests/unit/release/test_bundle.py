@@ -3,6 +3,7 @@
 import json
 import os
 import pickletools
+import re
 import shutil
 import subprocess
 import sys
@@ -127,9 +128,20 @@ def test_it_is_what_the_comparison_was_about(results: Path, bundle: Path) -> Non
     assert (bundle / "environment/requirements.txt").read_bytes() == (
         ROOT / "requirements/serve.txt"
     ).read_bytes()
+
+
+def test_what_conda_is_given_names_no_host_and_only_what_is_locked(bundle: Path) -> None:
     conda = yaml.safe_load((bundle / "environment/environment.yml").read_bytes())
-    assert conda["dependencies"][0] == f"python={sys.version_info[0]}.{sys.version_info[1]}"
-    assert conda["dependencies"][-1] == {"pip": ["--require-hashes", "-r requirements.txt"]}
+    assert set(conda) == {"name", "channels", "dependencies"}
+    assert re.fullmatch(r"[a-z0-9][\w.-]*", conda["name"])
+    assert all(re.fullmatch(r"[a-z0-9-]+", channel) for channel in conda["channels"]), "names, and no hosts"
+    python, pip, locked = conda["dependencies"]
+    assert (python, pip) == (f"python={sys.version_info[0]}.{sys.version_info[1]}", "pip")
+    assert locked == {"pip": ["--require-hashes", "-r requirements.txt"]}
+    lock = (bundle / "environment/requirements.txt").read_text()
+    entries = [entry for entry in re.split(r"(?m)^(?=[A-Za-z0-9])", lock) if "==" in entry]
+    assert len(entries) > 40 and all("--hash=sha256:" in entry for entry in entries), "and it is beside it"
+    assert "://" not in lock and "index-url" not in lock
 
 
 def test_nothing_in_it_is_a_pickle_and_nothing_is_unpickled(
