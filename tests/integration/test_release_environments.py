@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from assay.release.environments.prune import prune
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).parents[2]
 SMALL = ("idna", "typing-extensions")
+PATIENCE = 180.0
 GOLDEN = """
 import sys, torch, assay
 from pathlib import Path
@@ -190,3 +192,44 @@ def test_an_image_is_that_of_the_run_with_the_lock_on_it(
         assert time.monotonic() < deadline
         time.sleep(0.1)
     assert [one.place.name for one in gone] == [environment.name] and list(root.iterdir()) == []
+
+
+ORPHAN = """
+import os, sys
+if os.fork() == 0:
+    print(os.getpid(), os.getppid(), flush=True)
+    sys.stdin.readline()
+    import decimal, fractions, tomllib
+    print("read", flush=True)
+    os._exit(0)
+os.wait()
+"""
+
+
+@pytest.mark.skipif(bool(MISSING), reason=f"missing: {', '.join(MISSING)}")
+def test_an_image_stays_as_long_as_any_process_is_in_it(
+    results: Path, small_image: Image, small_lock: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As gunicorn's workers, which answer on when their master was killed."""
+    monkeypatch.setenv("ASSAY_IMAGES", str(small_image.folder.parent))
+    bundle = bundle_of(results, tmp_path / "bundle", requirements=small_lock, image_lock=small_image.lock)
+    environment = prepare("apptainer", bundle, tmp_path / "environments")
+    words, variables = environment.command(bundle, ["-c", ORPHAN], os.environ)
+    with subprocess.Popen(
+        words, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=tmp_path
+    ) as running:
+        assert running.stdout is not None and running.stdin is not None
+        orphan, parent = map(int, running.stdout.readline().split())
+        os.kill(parent, signal.SIGKILL)
+        until = time.monotonic() + PATIENCE
+        while Path(f"/proc/{parent}").exists():
+            assert time.monotonic() < until, "who was killed is reaped"
+            time.sleep(0.05)
+        keeper = int(Path(f"/proc/{orphan}/stat").read_text().rpartition(")")[2].split()[1])
+        assert keeper != 1 and b"PR_SET_CHILD_SUBREAPER" in Path(f"/proc/{keeper}/cmdline").read_bytes()
+        assert running.poll() is None, "the image is there still"
+        running.stdin.write("\n")
+        running.stdin.close()
+        assert running.stdout.readline() == "read\n"
+        assert running.wait(PATIENCE) == 256 - signal.SIGKILL, "its end is that of what was asked for"
+    environment.close()

@@ -26,6 +26,21 @@ _INSTALL = (
     "if [ -f /srv/index.sh ]; then . /srv/index.sh; fi; exec python3 -m pip --quiet --disable-pip-version-check install "
     '--root-user-action ignore --no-cache-dir --require-hashes --no-deps --target "$0/packages" -r "$0/requirements.txt"'
 )
+_KEEPER = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
+first = os.posix_spawn(sys.executable, [sys.executable, "-P", *sys.argv[1:]], os.environ)
+status = None
+signal.signal(signal.SIGTERM, lambda number, _: status is None and os.kill(first, number))
+while True:
+    try:
+        child, ended = os.wait()
+    except ChildProcessError:
+        sys.exit(os.waitstatus_to_exitcode(status) % 256)
+    status = ended if child == first else status
+"""
+"""What runs first in the image, until all that it started has ended, whoever's child it was. An ordinary user's image is mounted by a
+process that ends with the first: gunicorn's workers, which outlive their master, would lose the files under their feet."""
 
 
 def make_image(place: Place, bundle: Bundle) -> None:
@@ -127,5 +142,5 @@ def in_image(
         program = apptainer.program()
     except ImageError as error:
         raise PlaceError(str(error)) from None
-    inside = ["python3", "-P", *words]
+    inside = ["python3", "-P", "-c", _KEEPER, *words]
     return [program, "--silent", "exec", *options, str(place.sif.resolve()), *inside], environment
