@@ -4,11 +4,12 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
+import held
 import pytest
+from held import Held, wait_for
 
 from assay.config.schema import Data
 from assay.data.prepare import prepare
@@ -16,8 +17,11 @@ from assay.records import Record
 from assay.telemetry.window import lines as telemetry_lines
 
 REPOSITORY = Path(__file__).parents[2]
+HELD = Path(held.__file__).parent
+SECONDS = 300
+"""For what takes a moment on a quiet machine; that it ends at all is what is tested."""
 SETTINGS: dict[str, Any] = {
-    "model": {"source": "builtin:cnn", "options": {"width": 8, "dropout": 0.3}},
+    "model": {"source": "held:net", "options": {"width": 8, "dropout": 0.3}},
     "augmentation": {"crop_padding": 1, "mixup": 0.2},
     "training": {
         "epochs": 12,
@@ -42,7 +46,7 @@ def start(
     digits: Path,
     settings: dict[str, Any] = SETTINGS,
     *,
-    module_root: Path = Path(),
+    module_root: Path = HELD,
     **variables: str,
 ) -> "subprocess.Popen[str]":
     """The entry point, with these variables in its environment and no other of Slurm's."""
@@ -73,10 +77,10 @@ def start(
 
 
 def finish(
-    folder: Path, digits: Path, settings: dict[str, Any] = SETTINGS, *, module_root: Path = Path()
+    folder: Path, digits: Path, settings: dict[str, Any] = SETTINGS, *, module_root: Path = HELD
 ) -> Record:
     running = start(folder, digits, settings, module_root=module_root)
-    output, _ = running.communicate(timeout=120)
+    output, _ = running.communicate(timeout=SECONDS)
     assert running.returncode == 0, output
     return Record.read(folder / "train" / "record.json")
 
@@ -96,8 +100,11 @@ def samplers(folder: Path) -> list[int]:
     return [line["pid"] for line in telemetry_lines(path) if line["event"] == "start"]
 
 
+def held_since(folder: Path, checkpoint: str = "state.pt") -> Held:
+    """A training that goes no further once it has left that checkpoint."""
+    return Held(folder / "hold", folder / "checkpoint" / checkpoint)
+
+
 def wait_for_checkpoint(folder: Path, running: "subprocess.Popen[str]") -> None:
-    end = time.monotonic() + 60
-    while not (folder / "checkpoint" / "state.pt").exists():
-        assert running.poll() is None and time.monotonic() < end
-        time.sleep(0.01)
+    """Of a training that is long enough to go on for much longer."""
+    wait_for((folder / "checkpoint" / "state.pt").exists, running)

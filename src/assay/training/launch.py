@@ -34,7 +34,7 @@ from assay.training.rendezvous import Meeting, meeting
 from assay.training.run import Run, StopRequest, lock
 
 _POLL_SECONDS = 0.1
-_PARTING_SECONDS = 10.0
+_PARTING_SECONDS = 30.0
 """How long a node waits for its own killed processes, and the first node for the others to have read the board."""
 
 
