@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -11,6 +10,8 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import held
+from held import Held
 from project import TINY, Project
 
 LONGER: dict[str, Any] = deepcopy(TINY) | {
@@ -19,11 +20,22 @@ LONGER: dict[str, Any] = deepcopy(TINY) | {
     "metrics": ["accuracy"],
 }
 LONGER["training"] = LONGER["training"] | {"epochs": 25, "checkpoint_seconds": 0.1}
+LONGER["arms"] = {
+    "mlp": {"model": {"source": "builtin:mlp"}},
+    "cnn": {"model": {"source": "held:net", "options": {"width": 8, "dropout": 0.1}}},
+}
+CHECKPOINT = "runs/cnn/seed-0/checkpoint/state.pt"
+
+
+def hold(project: Project, since: Path | int) -> Held:
+    """Of the training of cnn, which goes no further from then on."""
+    shutil.copy(held.__file__, project.folder)
+    return Held(project.folder / "hold", since)
 
 
 def wait_for_epoch(project: Project, running: "subprocess.Popen[str]", epoch: int) -> None:
     """Until some run has logged that epoch."""
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300
     while time.monotonic() < end and running.poll() is None:
         for log in project.results.glob("runs/*/*/train/log.jsonl"):
             if f'"epoch": {epoch}' in log.read_text():
@@ -41,16 +53,16 @@ def hashes(project: Project) -> dict[str, tuple[str, str]]:
 
 def test_killed_anywhere_the_same_command_ends_with_the_same_weights(project: Project) -> None:
     project.write(LONGER)
+    shutil.copy(held.__file__, project.folder)
     project.run()
     undisturbed = hashes(project)
     assert len(undisturbed) == 2
     for folder in ("results", ".snakemake", "logs"):
         shutil.rmtree(project.folder / folder)
-    generator = random.Random(0)
-    for attempt in range(3):
-        running = project.start()
-        wait_for_epoch(project, running, 1 + 4 * attempt)
-        time.sleep(generator.uniform(0, 0.3))
+    for since in (project.results / CHECKPOINT, 50, 90):
+        on_its_way = hold(project, since)
+        running = project.start(**on_its_way.variables)
+        on_its_way.wait(running)
         os.kill(running.pid, signal.SIGKILL)
         running.wait()
     project.run()
@@ -62,14 +74,17 @@ def test_killed_anywhere_the_same_command_ends_with_the_same_weights(project: Pr
 
 def test_ctrl_c_leaves_nothing_locked(project: Project) -> None:
     experiment = deepcopy(LONGER)
-    experiment["training"]["epochs"] = 100
+    experiment["training"]["epochs"] = 10_000
     project.write(experiment)
+    shutil.copy(held.__file__, project.folder)
     running = project.start()
     wait_for_epoch(project, running, 2)
     os.killpg(running.pid, signal.SIGINT)
-    running.wait(timeout=60)
+    running.wait(timeout=300)
     assert running.returncode != 0, project.output.read_text()
     assert not list(project.results.glob("runs/*/*/train/.record*")), "half-written files were left"
+    experiment["training"]["epochs"] = 2
+    project.write(experiment)
     project.run()
     assert project.planned() == {}
 
@@ -88,37 +103,38 @@ def working_in(folder: Path, program: bytes = b"python") -> list[int]:
 
 def test_no_measurement_outlives_its_session(project: Project) -> None:
     experiment = deepcopy(TINY)
-    experiment["profile"] = TINY["profile"] | {"seconds": 20}  # type: ignore[operator]
+    experiment["profile"] = TINY["profile"] | {"seconds": 900}  # type: ignore[operator]
     project.write(experiment)
     running = project.start()
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300
     while not working_in(project.folder, b"profiling.visit"):
         assert time.monotonic() < end and running.poll() is None
         time.sleep(0.1)
     os.kill(running.pid, signal.SIGKILL)
     running.wait()
-    end = time.monotonic() + 15
+    end = time.monotonic() + 300
     while left := working_in(project.folder):
         assert time.monotonic() < end, left
         time.sleep(0.1)
 
 
 def test_second_run_at_once_is_refused(project: Project) -> None:
-    # Long enough that the first still runs when the second has come to its first job.
-    project.write(LONGER | {"training": LONGER["training"] | {"epochs": 250}})
-    first = project.start()
-    wait_for_epoch(project, first, 1)
+    project.write(LONGER)
+    going_on = hold(project, 20)
+    first = project.start(**going_on.variables)
+    going_on.wait(first)
     second = project.snakemake()
     assert second.returncode != 0
     assert "another run of this experiment" in second.stdout + second.stderr
     assert f"process {first.pid}" in second.stdout + second.stderr
-    assert first.wait(timeout=400) == 0, project.output.read_text()
+    going_on.release()
+    assert first.wait(timeout=900) == 0, project.output.read_text()
 
 
 def test_a_job_that_fails_is_told_in_its_own_words_and_the_rest_is_kept(project: Project) -> None:
     experiment = deepcopy(LONGER)
     experiment["training"]["epochs"] = 1
-    experiment["arms"]["cnn"]["model"] = {"source": "own:net"}
+    experiment["arms"]["cnn"] = {"model": {"source": "own:net"}}
     project.write(experiment)
     model = project.folder / "own.py"
     model.write_text("def net(num_classes):\n    raise KeyError('my bug')\n")
@@ -143,6 +159,7 @@ def test_diverged_arm_is_a_result_and_the_report_says_so(project: Project) -> No
     experiment["seeds"] = 2
     experiment["arms"]["cnn"]["training"] = {"optimizer": {"learning_rate": 1e30}}
     project.write(experiment)
+    shutil.copy(held.__file__, project.folder)
     output = project.run()
     record = json.loads((project.results / "runs/cnn/seed-0/train/record.json").read_text())
     assert record["outcome"] == "diverged"
@@ -161,6 +178,7 @@ def test_same_weights_forked_and_fresh(project: Project, tmp_path: Path) -> None
     experiment = deepcopy(LONGER)
     experiment["training"]["epochs"] = 2
     project.write(experiment)
+    shutil.copy(held.__file__, project.folder)
     project.run()
     forked = hashes(project)
     shutil.rmtree(project.folder / "results")

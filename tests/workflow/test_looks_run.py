@@ -30,7 +30,7 @@ def assay_run(project: Project) -> str:
         env=project.environment(),
         capture_output=True,
         text=True,
-        timeout=500,
+        timeout=900,
     )
     assert done.returncode == 0, done.stdout + done.stderr + project.logs()
     return done.stdout + done.stderr

@@ -37,7 +37,7 @@ def test_tutorial_runs_as_it_stands(tmp_path: Path) -> None:
             env=environment,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=900,
         )
         assert done.returncode == 0, f"{content}\n{done.stdout}{done.stderr}"
         outputs.append(done.stdout + done.stderr)
