@@ -43,8 +43,8 @@ MISSING: list[str] = sorted(
 )
 """The Debian packages to install before a cluster can be started."""
 
-START_SECONDS = 60.0
-STOP_SECONDS = 10.0
+START_SECONDS = 300.0
+STOP_SECONDS = 60.0
 UNIX_PATH_LIMIT = 107
 
 SLURM_CONF = """\
