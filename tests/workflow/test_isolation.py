@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from pathlib import Path
 from torch import nn
 
 BEGAN = time.monotonic()
-MOST_PROCESSES, MOST_MIB, SECONDS = {most_processes}, 2048, 20
+MOST_PROCESSES, MOST_MIB = {most_processes}, 1200
 
 def here():
     return sum(name.isdigit() for name in os.listdir("/proc"))
@@ -26,24 +27,28 @@ def memory(num_classes):
     held = []
     while len(held) * 16 < MOST_MIB:
         held.append(bytearray(os.urandom(1 << 20) * 16))
-    raise AssertionError("nobody stopped this")
+    unstopped()
 
 def forks(num_classes):
-    while here() < MOST_PROCESSES and time.monotonic() - BEGAN < SECONDS:
+    while here() < MOST_PROCESSES and time.monotonic() - BEGAN < 60:
         if os.fork() == 0:
             os.setsid()
+    unstopped()
+
+def unstopped():
+    time.sleep(300)  # who was to stop this may have been stopped itself
     raise AssertionError("nobody stopped this")
 
 def net(num_classes, in_channels, image_size):
     return nn.Sequential(nn.Flatten(), nn.Linear(in_channels * image_size**2, num_classes))
 """
-"""Hogs that end by themselves: where nothing bounds them, a test fails and no machine does."""
+"""Hogs that end by themselves: where nothing bounds them, a test fails and no machine does. Those of other tests count too."""
 BOUND_MB, BOUND_PROCESSES = 900, 150
 
 
 def plant(project: Project) -> None:
     here = len(list(Path("/proc").glob("[0-9]*")))
-    (project.folder / "own.py").write_text(OWN.format(most_processes=here + 500))
+    (project.folder / "own.py").write_text(OWN.format(most_processes=here + 800))
 
 
 def experiment(source: str) -> dict[str, Any]:
@@ -113,7 +118,12 @@ def test_a_hog_is_its_own_result_and_nobody_elses(
     assert "inconclusive" in said
     page = (project.results / "report/index.html").read_text()
     assert words.strip() in page, "the report says why"
-    assert left_in(project.folder) == []
+    end = (
+        time.monotonic() + 120
+    )  # Snakemake does not wait for all that ends with it; a hog would stay for longer
+    while left := left_in(project.folder):
+        assert time.monotonic() < end, left
+        time.sleep(0.1)
     assert project.planned() == {}, "a result is not tried again"
 
 
