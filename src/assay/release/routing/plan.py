@@ -62,7 +62,7 @@ def check_folder(folder: Path) -> None:
     """Raises: ValueError where nginx would read something else in a folder's name than we wrote."""
     if not _PATH.fullmatch(str(folder)):
         raise ValueError(
-            f"{folder}: nginx cannot be told of this folder; release in one whose absolute path has only letters, "
+            f"{folder}: a front cannot be told of this folder; release in one whose absolute path has only letters, "
             "digits, spaces and . _ - + = ~ % @ /"
         )
 

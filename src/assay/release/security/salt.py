@@ -34,7 +34,10 @@ def read_salt(path: Path) -> bytes:
     """32 hexadecimal digits. Raises: ValueError for a file that others may read, or that is none of `make_salt`."""
     content = read_source(str(path), "the release's salt", private=True)
     if not _FORM.fullmatch(content):
-        raise ValueError(f"the release's salt: {path}: is not 32 hexadecimal digits; a release draws its own")
+        raise ValueError(
+            f"the release's salt: {path}: is not 32 hexadecimal digits; put it back from a copy, or remove it where the "
+            "release has not begun: a new one is drawn, by which nobody is known"
+        )
     return content.strip()
 
 
