@@ -1,5 +1,6 @@
 """A lock that ends with its holder: the kernel's, so that nothing has to be unlocked after `kill -9` (ADR 3)."""
 
+import contextlib
 import fcntl
 import os
 import random
@@ -27,9 +28,9 @@ def hold(path: Path) -> IO[str]:
         # Nobody holds it: somebody looks whether it is held (`holder`), and that is over in a moment.
         fcntl.flock(file, fcntl.LOCK_UN)
         time.sleep(random.uniform(0.001, 0.02))
-    file.truncate(0)
-    file.write(f"{os.getpid()} on {os.uname().nodename}\n")
-    file.flush()
+    with contextlib.suppress(OSError):  # without room it is held all the same, only nobody is named
+        os.ftruncate(file.fileno(), 0)
+        os.write(file.fileno(), f"{os.getpid()} on {os.uname().nodename}\n".encode())
     return file
 
 

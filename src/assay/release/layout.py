@@ -41,6 +41,11 @@ class Layout:
         return self.folder / "run" / "webhook.json"
 
     @property
+    def room(self) -> Path:
+        """There while the controller can write: it is removed where the disk is full, which is all that works then."""
+        return self.folder / "run" / "room"
+
+    @property
     def orders(self) -> Path:
         """What a person wants, one file per order, taken by the controller."""
         return self.folder / "orders"

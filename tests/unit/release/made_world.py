@@ -44,6 +44,7 @@ class World:
     broken: dict[str, str] = field(default_factory=dict)
     look: Callable[[State], Look] = lambda state: Look("go_on", ("as good",), users=10_000, requests=10_000)
     seconds: float = 0.0
+    halted: bool = False
     findings: list[str] = field(default_factory=list)
 
     @property
@@ -88,9 +89,18 @@ class _Front:
             assert number == last.number
             assert wanted.share == 0 or self.world.services["candidate"] is not None
             self.world.real = Real(wanted.share, wanted.shadow, wanted.early)
+            self.world.halted = False
             self.world.applied.append(wanted.share)
 
         self.world.effect("front", act)
+
+    def halt(self) -> None:
+        self.world.halted = True
+        if self.world.real is not None:
+            self.world.real = Real(0.0, self.world.real.shadow, early=False)
+
+    def halted(self) -> bool:
+        return self.world.halted
 
 
 @dataclass

@@ -53,6 +53,7 @@ METRICS: dict[str, tuple[str, tuple[str, ...]]] = {
     "assay_release_decide_seconds": ("Until the judge can decide, at this traffic.", _RELEASE),
     "assay_release_split_wrong": ("1 where users come to versions otherwise than the split says.", _RELEASE),
     "assay_release_trouble": ("How much is not as wanted.", _RELEASE),
+    "assay_release_disk_full": ("1 while the controller has no room to write.", _RELEASE),
     "assay_release_events_total": ("Lines of the journal.", ("release", "event")),
     "assay_release_warnings": ("Warnings in the journal, by what they are about.", ("release", "kind")),
     "assay_release_requests_total": ("Requests by the answer that the user had.", (*_ROLE, "outcome")),
@@ -206,7 +207,8 @@ def add_state(sheet: Sheet, name: str, standing: Standing) -> None:
     wrong = any(text.startswith(_WRONG_SPLIT) for text in (*progress.reasons, *progress.warnings))
     sheet.add("assay_release_split_wrong", float(wrong and not state.over), name)
     if standing.controller is not None:  # else it is what somebody saw who is gone
-        sheet.add("assay_release_front_share_ratio", progress.share, name)
+        sheet.add("assay_release_front_share_ratio", 0.0 if standing.halted else progress.share, name)
+        sheet.add("assay_release_disk_full", float(standing.no_room), name)
         sheet.add("assay_release_step_seconds", progress.elapsed, name)
         sheet.add("assay_release_candidate_users", progress.users, name)
         sheet.add("assay_release_decide_seconds", progress.seconds_to_decide, name)

@@ -12,6 +12,7 @@ from assay.release.ramp.decide import Change
 from assay.release.ramp.journal import Journal, Line, line
 from assay.release.ramp.parts import Decision, Look, PartError, Parts
 from assay.release.ramp.reconcile import reconcile
+from assay.release.ramp.room import Room, is_full, without_room
 from assay.release.ramp.state import Phase, Progress, State, Version
 from assay.release.schema import Release
 
@@ -26,6 +27,7 @@ WARN_SECONDS = 10.0
 """Trouble that lasts as long is told."""
 WATCHED: tuple[Phase, ...] = ("shadow", "step", "bake", "retire")
 _PROGRESS_SECONDS = 1.0
+_FULL = "disk: there was no room for {seconds:.0f} s, in which the share was held and lines of logs were lost"
 
 Check = Callable[[State], list[str]]
 """What must be right before the first user: findings that speak against it, with both versions running."""
@@ -58,6 +60,10 @@ class Controller:
         self._recorded = 0
         self._warned: set[str] = set()
         self._since: dict[str, float] = {}
+        self._room = Room(self.layout)
+        self._owed: Change | None = None
+        """A roll-back that is done and that there was no room to write down."""
+        self._fresh = True
 
     @property
     def state(self) -> State:
@@ -77,6 +83,7 @@ class Controller:
     def begin(self, stable: Version, candidate: Version, reason: str, predecessor: str | None = None) -> None:
         """Take up what the journal says; an empty one begins with its first line."""
         if not self.resume():
+            self._room.found()
             self._commit(decide.begin(self.release, stable, candidate, reason, predecessor))
 
     def resume(self) -> bool:
@@ -86,7 +93,8 @@ class Controller:
             return False
         self._warned = {_alike(old.reason) for old in self.journal.lines() if old.event == "warning"}
         self._progress = self.journal.progress(self.state.entered)
-        self.journal.write_state(self.state, self._progress)
+        with without_room():
+            self.journal.write_state(self.state, self._progress)
         self.told(self._last)
         return True
 
@@ -103,7 +111,26 @@ class Controller:
 
     def tick(self) -> bool:
         """One round. True: the release is over, and nothing is left to do."""
+        try:
+            return self._round()
+        except OSError as error:
+            if not is_full(error):
+                raise
+            self._without_room(error)
+            return False
+
+    def _round(self) -> bool:
+        if self._owed is not None:
+            self._commit(self._owed)
+        # Whoever halts has written an order before, so orders are looked for after.
+        halted = self._fresh and self.parts.front.halted()
         self._take_orders()
+        if halted and self.state.wanted.share > 0:
+            why = "the front was halted, by whoever could not write it down"
+            self._commit(decide.roll_back(self.state, self.number + 1, why))
+        if not self._room.there:
+            self._find_room()
+        self._fresh = False
         state = self.state
         trouble, real = reconcile(state, self.parts, self.number)
         if real is not None or state.predecessor is None:  # until then its users are another release's
@@ -118,6 +145,28 @@ class Controller:
         self._write_progress()
         return state.over and not trouble and self.state is state and self._is_alone()
 
+    def _find_room(self) -> None:
+        """Nothing is begun before what it leads to can be written. Raises: OSError while there is no room."""
+        self.journal.write_state(self.state, self._progress)
+        seconds = self._room.found()
+        if seconds is not None and _alike(_FULL) not in self._warned:
+            self._warned.add(_alike(_FULL))
+            self._commit(Change("warning", _FULL.format(seconds=seconds), self.state))
+
+    def _without_room(self, error: OSError) -> None:
+        """The share is held; who must be turned back is."""
+        self._room.lost(error)
+        self._looked = None
+        if self._owed is not None or self.state.phase == "rolling_back":
+            self.parts.front.halt()
+            return
+        look = self._guarded(self._look(), [])
+        if look.decision == "rollback" and self.state.wanted.share > 0:
+            why = "; ".join(look.reasons)
+            with without_room():
+                self._commit(decide.roll_back(self.state, self.number + 1, why))
+            self.parts.front.halt()
+
     def _is_alone(self) -> bool:
         """Whether a candidate that nobody is sent to has ended; it answers what it has first."""
         wanted = self.state.wanted.candidate
@@ -127,7 +176,14 @@ class Controller:
         """On the disk first; what follows from it is done by the next `reconcile`."""
         number = 1 if self._last is None else self.number + 1
         new = line(number, change.event, change.reason, change.by, change.state)
-        self.journal.append(new)
+        try:
+            self.journal.append(new)
+        except OSError as error:
+            if is_full(error) and new.state.phase == "rolling_back":
+                self._owed = change
+                self.parts.front.halt()
+            raise
+        self._owed = None
         self._last = new
         if self._progress.line != new.state.entered:
             self._progress = Progress(line=new.state.entered)

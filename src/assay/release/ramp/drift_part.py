@@ -14,6 +14,7 @@ from assay.release.drift.monitor import Drift
 from assay.release.drift.reader import PredictionReader
 from assay.release.layout import Layout
 from assay.release.observations import Role
+from assay.release.ramp.room import without_room
 from assay.release.ramp.state import State
 from assay.release.schema import Release
 
@@ -71,4 +72,5 @@ class DriftPart:
     def _keep(self, drift: Drift) -> None:
         positions = {role: reader.positions for role, reader in self._readers.items()}
         content = {"positions": positions, "drift": drift.state()}
-        write_atomically(self.layout.drift, json.dumps(content).encode() + b"\n")
+        with without_room():
+            write_atomically(self.layout.drift, json.dumps(content).encode() + b"\n")

@@ -95,6 +95,12 @@ class FrontPart:
             return str(error)
         return ""
 
+    def halt(self) -> None:
+        self.front.halt()
+
+    def halted(self) -> bool:
+        return self.front.halted()
+
     def _rotate(self) -> None:
         """Logs grow for as long as the front and what is behind it live."""
         if time.monotonic() - self._rotated < ROTATE_SECONDS:

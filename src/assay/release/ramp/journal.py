@@ -80,13 +80,19 @@ class Journal:
         return last
 
     def append(self, line: Line) -> None:
-        """On the disk when it returns."""
+        """On the disk when it returns. Raises: OSError; nothing of the line is left then."""
         self.layout.folder.mkdir(parents=True, exist_ok=True)
         fresh = not self.layout.journal.exists()
-        with self.layout.journal.open("ab") as file:
-            file.write(line.model_dump_json().encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        with self.layout.journal.open("ab", buffering=0) as file:
+            before = file.seek(0, os.SEEK_END)
+            content = line.model_dump_json().encode() + b"\n"
+            try:
+                while content:
+                    content = content[file.write(content) :]
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(before)
+                raise
         if fresh:
             descriptor = os.open(self.layout.folder, os.O_RDONLY)
             try:

@@ -18,6 +18,7 @@ from assay.release.observations import Access, Outcome
 from assay.release.ramp.drift_part import DriftPart
 from assay.release.ramp.parts import Decision, Look
 from assay.release.ramp.processes import Supervised
+from assay.release.ramp.room import without_room
 from assay.release.ramp.state import State
 from assay.release.routing.access import AccessReader
 from assay.release.routing.split import in_candidate
@@ -118,7 +119,8 @@ class JudgePart:
     def _keep(self) -> None:
         if self.clock() - self._kept >= _KEPT_SECONDS:
             self._kept = self.clock()
-            write_atomically(self.layout.judge, json.dumps(self._judge.state()).encode() + b"\n")
+            with without_room():
+                write_atomically(self.layout.judge, json.dumps(self._judge.state()).encode() + b"\n")
 
     def _candidate_metrics(self) -> dict[str, float] | None:
         """The candidate's requests by outcome; null: it does not say."""

@@ -51,7 +51,10 @@ def run(arguments: argparse.Namespace) -> int:
             f"assay release {order}: {standing.state.release} is {words}: there is nothing to {order}"
         )
     who = arguments.by or _user()
-    name = orders.place(layout, order, by=who, reason=arguments.reason, at=standing.lines[-1].number)
+    try:
+        name = orders.place(layout, order, by=who, reason=arguments.reason, at=standing.lines[-1].number)
+    except OSError as error:
+        raise ValueError(_not_placed(standing, order, error)) from None
     if order == "rollback":
         _halt(standing)
         if holder(layout.lock) is None:
@@ -60,6 +63,16 @@ def run(arguments: argparse.Namespace) -> int:
             print("no controller runs: rolling back from here", flush=True)
             drive(layout, until_over=True)
     return _await(layout, name, order, arguments.wait)
+
+
+def _not_placed(standing: "Standing", order: "Order", error: OSError) -> str:
+    what = (
+        f"assay release {order}: the order cannot be written to {standing.layout.orders} ({error.strerror})"
+    )
+    if order != "rollback":
+        return what
+    _halt(standing)
+    return f"{what}; everyone has the stable version until the controller can write again: make room, and order it anew"
 
 
 def _halt(standing: "Standing") -> None:

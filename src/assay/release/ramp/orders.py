@@ -9,6 +9,7 @@ from pydantic import Field
 from assay.clock import now
 from assay.records import Typed, write_atomically
 from assay.release.layout import Layout
+from assay.release.ramp.room import is_full
 
 Order = Literal["rollback", "pause", "resume", "promote"]
 PRECEDENCE: tuple[Order, ...] = ("rollback", "pause", "resume", "promote")
@@ -25,11 +26,23 @@ class Ordered(Typed):
     at: int | None = Field(default=None, description="Line of the journal that the person saw.")
 
 
+_NAMED = Ordered(
+    order="rollback", by="a person", reason="ordered without room on the disk for more", timestamp=""
+)
+"""What an empty file means whose name says that it is a roll-back."""
+
+
 def place(layout: Layout, order: Order, *, by: str, reason: str, at: int | None) -> str:
     """Write an order; returns its name."""
     ordered = Ordered(order=order, by=by, reason=reason, timestamp=now(), at=at)
     name = f"{ordered.timestamp.replace(':', '')}-{order}-{secrets.token_hex(4)}"
-    write_atomically(layout.orders / f"{name}.json", ordered.model_dump_json(indent=1).encode() + b"\n")
+    path = layout.orders / f"{name}.json"
+    try:
+        write_atomically(path, ordered.model_dump_json(indent=1).encode() + b"\n")
+    except OSError as error:
+        if order != "rollback" or not is_full(error):
+            raise
+        path.touch()  # a name takes no room
     return name
 
 
@@ -41,7 +54,9 @@ def waiting(layout: Layout) -> tuple[dict[str, Ordered], list[str]]:
         return found, wrong
     for path in sorted(layout.orders.glob("*.json")):
         try:
-            found[path.stem] = Ordered.model_validate_json(path.read_bytes())
+            content = path.read_bytes()
+            by_name = not content and "-rollback-" in path.stem
+            found[path.stem] = _NAMED if by_name else Ordered.model_validate_json(content)
         except FileNotFoundError:
             continue
         except (ValueError, OSError):

@@ -68,6 +68,11 @@ class Front(Protocol):
     def apply(self, wanted: Wanted, number: int) -> None:
         """Do as wanted, from now on. number: of the journal's line, which grows. Raises: PartError."""
 
+    def halt(self) -> None:
+        """Everyone has the stable version from now on, until `apply`; takes no room on a full disk."""
+
+    def halted(self) -> bool: ...
+
 
 class Services(Protocol):
     """The processes of the two roles."""

@@ -8,11 +8,13 @@ from assay.release.layout import Layout
 from assay.release.ramp.find import NoRelease, resolved
 from assay.release.ramp.journal import Journal, Line
 from assay.release.ramp.state import Progress, State, percent, title
+from assay.release.routing.front import halted
 from assay.release.routing.shadower import Shadower
 from assay.release.schema import Release
 
 PROMOTED, ROLLED_BACK, WAITS = 0, 3, 4
 _EVENTS = 8
+_NO_ROOM = "this share is held, and nothing is written down; make room, or roll back, which works"
 
 
 class Standing:
@@ -29,6 +31,8 @@ class Standing:
         self.state: State = self.lines[-1].state
         self.progress: Progress = journal.progress(self.state.entered)
         self.controller = holder(layout.lock)
+        self.no_room = self.controller is not None and not layout.room.exists()
+        self.halted = halted(layout) and self.state.wanted.share > 0
         self.copies = Shadower(layout).counts()
 
     def as_dict(self) -> dict[str, Any]:
@@ -39,6 +43,8 @@ class Standing:
             "over": self.state.over,
             "controller": self.controller,
             "state": self.state.model_dump(mode="json"),
+            "no_room": self.no_room,
+            "halted": self.halted,
             "copies": None if self.copies is None else asdict(self.copies),
             "progress": self.progress.model_dump(mode="json"),
             "events": [
@@ -58,6 +64,8 @@ class Standing:
         ]
         if not state.over:
             parts += [f"  so far     {self._so_far()}", f"  judge      {self._judge()}"]
+        if self.no_room:
+            parts.append(f"  trouble    no room on the disk of {self.layout.folder}: {_NO_ROOM}")
         parts += [f"  trouble    {text}" for text in progress.trouble]
         parts += [f"  why        {state.held or state.reason}", "", "last events"]
         parts += [f"  {told(line, self.release)}" for line in self.lines[-_EVENTS:]]
@@ -81,6 +89,8 @@ class Standing:
         return " (what was the candidate)" if version == self.state.candidate.version else ""
 
     def _really(self) -> str:
+        if self.halted:
+            return "; the front was halted: everyone has the stable version"
         real = self.progress.share
         if real is None and (self.state.over or self.progress.decision is None):
             return ""

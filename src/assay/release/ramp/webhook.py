@@ -27,6 +27,8 @@ class Webhook:
         self._url, self._layout, self._release = url, layout, release
         self._wake, self._ending = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True, name="webhook")
+        self._told = 0
+        """Sent by this process, whether that could be written down or not."""
         self.problem: str | None = None
         """Why the last delivery failed; None: it did not."""
 
@@ -64,7 +66,9 @@ class Webhook:
             return False
         for line in waiting:
             try:
-                self._send(line)
+                if line.number > self._told:
+                    self._send(line)
+                self._told = line.number
                 write_atomically(self._layout.told, json.dumps({"told": line.number}).encode() + b"\n")
             except (OSError, ValueError) as error:
                 self.problem = f"{self._url}: {error}"

@@ -139,6 +139,10 @@ class Front(ABC):
             if not folder.name.startswith("."):
                 (folder / GO).unlink(missing_ok=True)
 
+    def halted(self) -> bool:
+        """Whether the generation in use was halted; one that is to have a share never is otherwise."""
+        return halted(self.layout)
+
     def confirm(self, seconds: float = 2.0) -> Standing | None:
         """What it really does, asked on a new connection; None: it does not answer."""
         try:
@@ -284,6 +288,11 @@ class Front(ABC):
         with (self.folder / "lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+def halted(layout: Layout) -> bool:
+    active = layout.front / "active"
+    return active.exists() and not (active / GO).exists()
 
 
 def front_of(release: Release, layout: Layout) -> Front:
