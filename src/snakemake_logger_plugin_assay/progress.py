@@ -43,12 +43,14 @@ class Tally:
     planned: Counter[str] = field(default_factory=Counter)
     running: dict[int, Job] = field(default_factory=dict)
     finished: Counter[str] = field(default_factory=Counter)
+    spared: int = 0
+    """Of those planned: what a selection showed to be there already."""
     durations: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     began: float = field(default_factory=time.monotonic)
 
     @property
     def total(self) -> int:
-        return sum(self.planned.values())
+        return sum(self.planned.values()) - self.spared
 
     @property
     def done(self) -> int:
@@ -116,6 +118,7 @@ class Progress:
         self.failures = Failures()
         self._stream = stream
         self._color = color
+        self._counted = 0
         self._live: RichProgress | None = None
         self._task: Any = None
         self._last_line = 0.0
@@ -130,6 +133,10 @@ class Progress:
                 self._plan(getattr(record, "stats", None) or {})
             elif event == "job_info":
                 self._start(record, now)
+            elif event == "progress":
+                # Snakemake counts rule `all` too.
+                left_out = self._counted - record.total  # type: ignore[attr-defined]
+                self.tally.spared = max(0, min(left_out, sum(self.tally.planned.values()) - self.tally.done))
             elif event == "job_finished":
                 job = self.tally.finish(record.job_id, now)  # type: ignore[attr-defined]
                 if job is not None:
@@ -139,6 +146,7 @@ class Progress:
                 self._fail(record)
 
     def _plan(self, stats: dict[str, int]) -> None:
+        self._counted = sum(count for rule, count in stats.items() if rule != "total")
         self.tally.planned = Counter(
             {rule: count for rule, count in stats.items() if rule not in {"total", "all"}}
         )
@@ -194,7 +202,9 @@ class Progress:
     def _draw(self, description: str) -> None:
         if self._live is None:
             self._live, self._task = _bar(self._stream, self.tally.total, color=self._color)
-        self._live.update(self._task, completed=self.tally.done, description=description)
+        self._live.update(
+            self._task, completed=self.tally.done, total=self.tally.total, description=description
+        )
 
     def say(self, text: str) -> None:
         """A line that stays."""

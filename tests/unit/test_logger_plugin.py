@@ -81,3 +81,18 @@ def test_a_sweep_whose_every_run_fails_does_not_flood_the_terminal() -> None:
     assert len([text for text in told if text]) == MOST_TOLD
     assert f"and {1000 - MOST_TOLD} more" in failures.summary()
     assert "1000 jobs failed: Train b at seed 0; " in failures.summary()
+
+
+def test_jobs_that_a_selection_spares_are_not_waited_for() -> None:
+    """Snakemake plans anew after a checkpoint, and then has fewer jobs in all."""
+    progress = Progress(io.StringIO())
+    progress.handle(
+        "run_info", record(stats={"select_settings": 1, "train": 4, "compare": 1, "all": 1, "total": 7})
+    )
+    progress.handle("job_info", record(rule_name="select_settings", rule_msg="Select", jobid=1, log=[]))
+    progress.handle("progress", record(done=0, total=7))
+    assert progress.tally.total == 6
+    progress.handle("job_finished", record(job_id=1))
+    progress.handle("progress", record(done=1, total=3))
+    progress.stop()
+    assert (progress.tally.done, progress.tally.total) == (1, 2)

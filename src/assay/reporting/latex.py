@@ -134,10 +134,7 @@ def _layout(columns: Sequence[Column], rows: Rows) -> tuple[str, list[float] | N
     natural = _natural(columns, rows)
     if sum(natural) <= LINE:
         return "small", None
-    least = [
-        max(_length(piece) for text in texts for piece in _pieces(text)) + 2
-        for texts in _by_column(columns, rows)
-    ]
+    least = _least(columns, rows)
     font, letters = next(
         ((font, letters) for font, letters in FONTS.items() if sum(least) <= letters), list(FONTS.items())[-1]
     )
