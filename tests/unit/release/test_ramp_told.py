@@ -1,6 +1,7 @@
 """What people and webhooks are told, and when nobody listens."""
 
 import json
+import re
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,6 +14,7 @@ from made_world import NEW, OLD, World, controller, release, ticks
 
 from assay.cli import main
 from assay.holding import InUse, hold, holder
+from assay.release.demo.__main__ import drift_saw
 from assay.release.ramp.journal import Journal
 from assay.release.ramp.parts import Look
 from assay.release.ramp.webhook import Webhook
@@ -236,3 +238,27 @@ def test_check_says_what_a_file_would_do(capsys: pytest.CaptureFixture[str]) -> 
     assert "10.00%  500 users, at least 30 min, held after 24.0 h" in said
     assert main(["release", "check", str(root / "config" / "release" / "digits.yaml"), "--full"]) == 0
     assert yaml.safe_load(capsys.readouterr().out)["judge"]["guards"]["window_seconds"] == 5
+
+
+def test_the_demonstration_tells_what_drift_saw_and_what_turned_back(tmp_path: Path) -> None:
+    text = "drift: predictions: class differs (PSI 1.50, p 1e-20)"
+    world = World(tmp_path)
+    built = controller(world)
+    built.begin(OLD, NEW, "test")
+    ticks(world, built, most=3)
+    world.look = lambda state: Look("wait", warnings=(text,))
+    ticks(world, built, most=2)
+    world.look = lambda state: Look("rollback", ("business, at share 0.25: 0.5",))
+    ticks(world, built)
+    saw, back = drift_saw(Journal(world.layout).lines())
+    assert re.fullmatch(r"drift saw, [0-9.]+ s after the beginning, in shadow: predictions: class .*", saw)
+    assert re.fullmatch(
+        r"not drift turned it back, [0-9.]+ s .* in shadow: business, at share 0.25: 0.5", back
+    )
+    unwarned = [line for line in Journal(world.layout).lines() if line.event != "warning"]
+    assert [one.split(",")[0] for one in drift_saw(unwarned)] == [
+        "not drift turned it back",
+        "drift saw nothing before it was turned back",
+    ]
+    by_drift = [line.model_copy(update={"reason": text}) for line in unwarned]
+    assert [one.split(",")[0] for one in drift_saw(by_drift)] == ["drift turned it back"]

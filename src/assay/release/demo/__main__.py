@@ -15,8 +15,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
 
@@ -25,6 +27,7 @@ from assay.release.demo.users import AUDIENCE, Plan, make_keys
 from assay.release.layout import Layout
 from assay.release.load import from_mapping
 from assay.release.ports import free_port
+from assay.release.ramp.journal import Journal, Line
 from assay.release.ramp.start import Options, start, stop
 from assay.release.registry.store import CHAMPION, open_registry
 from assay.release.schema import Release
@@ -74,6 +77,9 @@ def run(bad: Bad, work: Path, front: str, rate: float) -> int:
             time.sleep(1)
         saw = seen()
     stop(layout)
+    if bad == "drift":
+        for text in drift_saw(Journal(layout).lines()):
+            say(text)
     return _verdict(bad, state.phase, state.reason, saw, say)
 
 
@@ -153,6 +159,30 @@ def users(release: Release, layout: Layout, work: Path, rate: float) -> Iterator
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+def drift_saw(lines: Sequence[Line]) -> Iterator[str]:
+    """What drift saw and when, and what turned the candidate back and when: one need not be the other."""
+    begun = datetime.fromisoformat(lines[0].timestamp)
+
+    def told(line: Line, before: Line) -> str:
+        state = before.state
+        where = state.phase if state.step is None else f"step {state.step + 1}"
+        seconds = (datetime.fromisoformat(line.timestamp) - begun).total_seconds()
+        return f"{seconds:.1f} s after the beginning, in {where}: {line.reason.removeprefix('drift: ')}"
+
+    seen = backs = 0
+    for before, line in pairwise(lines):
+        if line.event == "warning" and line.reason.startswith("drift: "):
+            seen += 1
+            yield f"drift saw, {told(line, before)}"
+        elif line.event == "rollback":
+            backs += 1
+            by = "drift" if line.reason.startswith("drift: ") else "not drift"
+            seen += by == "drift"
+            yield f"{by} turned it back, {told(line, before)}"
+    if not seen:
+        yield "drift saw nothing" + (" before it was turned back" if backs else "")
 
 
 def _verdict(bad: Bad, phase: str, reason: str, saw: dict[str, Any], say: Any) -> int:
