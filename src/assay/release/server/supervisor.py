@@ -255,15 +255,15 @@ class Supervisor:
         if group is None or swap is None:
             return
         if self._switched is None:
-            reason = group.refusal()
-            if reason is not None:
-                self._give_up(group, swap, reason)
-            elif group.whole:
+            # First: what was kept warm for longer than a start may take is ready all the same.
+            if group.whole:
                 group.files.was_ready.touch()
                 group.files.set_gate("open")
                 self._switched = time.monotonic()
                 self._swap = swap.model_copy(update={"state": "switching"})
                 self._note(self._swap)
+            elif (reason := group.refusal()) is not None:
+                self._give_up(group, swap, reason)
         elif group.whole and group.accepting >= group.settings.serving.workers:
             self._take_over(group, swap)
         elif time.monotonic() - self._switched > _SWITCH_SECONDS:
