@@ -72,6 +72,7 @@ class _Node:
         first = place.node * settings.devices
         self.ranks = range(first, first + settings.devices)
         self.processes: dict[int, int] = {}
+        self.given_up = False
         self.error: BaseException | None = None
 
     def follow(self, command: Sequence[str], folder: str) -> Ending | None:
@@ -128,6 +129,8 @@ class _Node:
         number, self.stop.number = self.stop.number, 0
         if number and self.board.get("met") is None:
             self.board.end(kind="stopped", signal=number)
+            self.given_up = True
+        if self.given_up:  # whenever a rank tells its number: none may have done so yet
             number = signal.SIGKILL
         if number:
             self._signal(number)
