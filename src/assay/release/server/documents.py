@@ -9,64 +9,10 @@ import orjson
 def openapi(name: str, version: str, classes: list[str], shape: tuple[int, int, int], most: int) -> bytes:
     """OpenAPI 3.1, as JSON."""
     height, width, channels = shape
-    number = {"type": "number", "minimum": 0, "maximum": 255}
-    size = height * width * channels
-
-    def several(items: dict[str, Any], count: int) -> dict[str, Any]:
-        return {"type": "array", "items": items, "minItems": count, "maxItems": count}
-
-    nested = several(several(several(number, channels), width), height)
-    refusal = {
-        "type": "object",
-        "required": ["error", "reason", "request_id"],
-        "properties": {key: {"type": "string"} for key in ("error", "reason", "request_id")},
-    }
-    properties = {
-        "outputs": {"type": "array", "items": several({"type": "number"}, len(classes))},
-        "classes": {"const": classes},
-        "model_version": {"const": version},
-        "request_id": {"type": "string"},
-    }
-    raw = {"schema": {"type": "string", "format": "binary"}}
-    answers: dict[str, Any] = {
-        "200": {
-            "description": "One score per class for each sample.",
-            "content": {
-                "application/json": {
-                    "schema": {"type": "object", "required": list(properties), "properties": properties}
-                },
-                "application/octet-stream": raw,
-            },
-        }
-    }
-    for status, meaning in _STATUS.items():
-        answers[status] = {
-            "description": meaning,
-            "content": {"application/json": {"schema": refusal}},
-        }
-    sample = {"oneOf": [several(number, size), nested]}
-    inputs = {
-        "type": "object",
-        "required": ["inputs"],
-        "additionalProperties": False,
-        "properties": {"inputs": {"type": "array", "items": sample, "minItems": 1, "maxItems": most}},
-    }
     predict = {
         "summary": f"Scores of {name} for images of {height}×{width}×{channels}",
-        "requestBody": {
-            "required": True,
-            "content": {
-                "application/json": {"schema": inputs},
-                "application/octet-stream": {
-                    "schema": {
-                        "type": "string",
-                        "format": "binary",
-                        "description": f"Little-endian float32, {size} for each sample, row by row, channels last.",
-                    }
-                },
-            },
-        },
-        "responses": answers,
+        "requestBody": {"required": True, "content": _inputs(shape, most)},
+        "responses": _answers(version, classes),
     }
     paths = {"/predict": {"post": predict}} | {
         path: {"get": {"summary": summary, "responses": {"200": {"description": "Yes."}} | more}}
@@ -74,6 +20,62 @@ def openapi(name: str, version: str, classes: list[str], shape: tuple[int, int, 
     }
     document = {"openapi": "3.1.0", "info": {"title": name, "version": version}, "paths": paths}
     return orjson.dumps(document)
+
+
+def _inputs(shape: tuple[int, int, int], most: int) -> dict[str, Any]:
+    """What may be sent: by content type."""
+    height, width, channels = shape
+    size = height * width * channels
+    number = {"type": "number", "minimum": 0, "maximum": 255}
+    nested = _several(_several(_several(number, channels), width), height)
+    samples = {
+        "type": "array",
+        "items": {"oneOf": [_several(number, size), nested]},
+        "minItems": 1,
+        "maxItems": most,
+    }
+    raw = f"Little-endian float32, {size} for each sample, row by row, channels last."
+    return {
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "required": ["inputs"],
+                "additionalProperties": False,
+                "properties": {"inputs": samples},
+            }
+        },
+        "application/octet-stream": {"schema": {"type": "string", "format": "binary", "description": raw}},
+    }
+
+
+def _answers(version: str, classes: list[str]) -> dict[str, Any]:
+    """What comes back: by status."""
+    properties = {
+        "outputs": {"type": "array", "items": _several({"type": "number"}, len(classes))},
+        "classes": {"const": classes},
+        "model_version": {"const": version},
+        "request_id": {"type": "string"},
+    }
+    scores = {
+        "application/json": {
+            "schema": {"type": "object", "required": list(properties), "properties": properties}
+        },
+        "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+    }
+    said = ("error", "reason", "request_id")
+    refusal = {
+        "type": "object",
+        "required": list(said),
+        "properties": {key: {"type": "string"} for key in said},
+    }
+    return {"200": {"description": "One score per class for each sample.", "content": scores}} | {
+        status: {"description": meaning, "content": {"application/json": {"schema": refusal}}}
+        for status, meaning in _STATUS.items()
+    }
+
+
+def _several(items: dict[str, Any], count: int) -> dict[str, Any]:
+    return {"type": "array", "items": items, "minItems": count, "maxItems": count}
 
 
 _STATUS = {
