@@ -61,10 +61,10 @@ class Part:
         self.start()
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "uvicorn", f"versions:{self._app}", "--port", str(self.port)]
+        command = [sys.executable, "-m", "versions", self._app, str(self.port), str(KEEP_ALIVE_SECONDS)]
         with (self._folder / f"{self.name}.log").open("a") as log:
             self.process = subprocess.Popen(
-                [*command, "--log-level", "warning", "--timeout-keep-alive", str(KEEP_ALIVE_SECONDS)],
+                command,
                 env=self._environment,
                 stdout=log,
                 stderr=log,
@@ -204,7 +204,7 @@ class Load:
     connections: int = 4
     users: int = 50
     answers: list[tuple[float, float, int, str]] = field(default_factory=list)
-    """When it was sent, seconds, status (0: the connection broke), role."""
+    """When it was sent, seconds, status (0: the connection broke), role or what went wrong."""
     _over: threading.Event = field(default_factory=threading.Event)
 
     def __enter__(self) -> Self:
@@ -252,9 +252,9 @@ class Load:
                 headers = {"Authorization": f"Bearer user{count % self.users}"}
                 made.request("POST", "/predict", body=b"{}", headers=headers)
                 answer = made.getresponse()
-                body = json.loads(answer.read())
-                status, role = answer.status, body.get("role", "")
-            except (OSError, http.client.HTTPException, ValueError):
-                status, role = 0, ""
+                status, content = answer.status, answer.read()
+                role = json.loads(content)["role"] if status == 200 else content.decode()
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                status, role = 0, repr(error)
                 made.close()
             self.answers.append((sent, time.monotonic() - began, status, role))

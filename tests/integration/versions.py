@@ -1,14 +1,18 @@
 """Two versions and an identity service that do as they are told: real servers, whose answers tests can read.
 
-uvicorn versions:version       a model's version; ROLE names it, the file BEHAVIOUR says how it does
-uvicorn versions:identity      the identity service: `Bearer NAME` is the user NAME, unless NAME begins with `bad`
+python -m versions version PORT KEEP_ALIVE      a model's version; ROLE names it, the file BEHAVIOUR says how it does
+python -m versions identity PORT KEEP_ALIVE     the identity service: `Bearer NAME` is the user NAME, unless NAME begins with `bad`
 """
 
 import asyncio
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from assay.release.routing.copies import Copies
 from assay.release.security.salt import user_digest
@@ -82,3 +86,45 @@ async def lifespan(receive: Any, send: Any) -> None:
         await send({"type": message["type"] + ".complete"})
         if message["type"] == "lifespan.shutdown":
             return
+
+
+class OneWrite(HttpToolsProtocol):
+    """An answer goes out whole, as a real version's does: killed between its head and its body, no front could save it."""
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(Together(transport, self.loop))
+
+
+class Together:
+    """A transport that sends at once what was written in one turn of the loop."""
+
+    def __init__(self, transport: Any, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self._parts: list[bytes] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        if not self._parts:
+            self._loop.call_soon(self._flush)
+        self._parts.append(data)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        parts, self._parts = self._parts, []
+        if parts:
+            self._transport.write(b"".join(parts))
+
+
+if __name__ == "__main__":
+    uvicorn.run(
+        {"version": version, "identity": identity}[sys.argv[1]],
+        port=int(sys.argv[2]),
+        timeout_keep_alive=int(sys.argv[3]),
+        log_level="warning",
+        http=OneWrite,
+    )
