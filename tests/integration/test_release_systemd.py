@@ -21,6 +21,8 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="only root can give it namespaces of its own"),
 ]
 PATIENCE = 180.0
+NAMESPACES = ("--pid", "--fork", "--kill-child", "--mount", "--uts", "--ipc", "--cgroup")
+MOUNTS = "mount --make-rprivate / && mount -t proc proc /proc && mount -t tmpfs tmpfs /run && mount -t cgroup2 none /run"
 BOOT = """
 set -e
 mount --make-rprivate /
@@ -65,8 +67,9 @@ class Machine:
             (work / name).write_text(Path("/etc", name).read_text().rstrip("\n") + f"\n{line}\n")
         self.cgroup = cgroup_root() / f"assay-test-{os.getpid()}"
         self.cgroup.mkdir()
-        names = ["--pid", "--fork", "--kill-child", "--mount", "--uts", "--ipc", "--cgroup"]
-        joined = f'echo $$ > "{self.cgroup}/cgroup.procs" && exec unshare {" ".join(names)} sh -c "$BOOT"'
+        joined = (
+            f'echo $$ > "{self.cgroup}/cgroup.procs" && exec unshare {" ".join(NAMESPACES)} sh -c "$BOOT"'
+        )
         variables = {"WORK": str(work), "UNITS": str(ROOT / "release/systemd"), "SYSTEMD": str(SYSTEMD)}
         self.log = work / "log"
         with self.log.open("w") as log:
@@ -134,8 +137,25 @@ def eventually(condition: Callable[[], object], log: Path) -> None:
         time.sleep(0.1)
 
 
+def check_namespaces() -> None:
+    """Skips where root may not have what systemd wants, as in many containers."""
+    folder = cgroup_root() / f"assay-test-probe-{os.getpid()}"
+    try:
+        folder.mkdir()
+    except OSError as error:
+        pytest.skip(f"no control group can be made: {error}")
+    try:
+        joined = f'echo $$ > "{folder}/cgroup.procs" && exec unshare {" ".join(NAMESPACES)} sh -c "{MOUNTS}"'
+        tried = subprocess.run(["sh", "-c", joined], capture_output=True, text=True)
+    finally:
+        folder.rmdir()
+    if tried.returncode:
+        pytest.skip(f"no namespaces for a systemd of its own: {tried.stderr.strip()}")
+
+
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[Machine]:
+    check_namespaces()
     built = Machine(tmp_path)
     yield built
     built.end()
