@@ -98,13 +98,17 @@ class Driven:
 
 
 @contextmanager
-def driven(tmp_path: Path, made: tuple[Path, Path]) -> Iterator[tuple[Driven, Any]]:
+def driven(
+    tmp_path: Path, made: tuple[Path, Path], changes: dict[str, Any] | None = None
+) -> Iterator[tuple[Driven, Any]]:
+    """changes: sections of the release file in place of the demonstration's."""
     stable, candidate = made
     _, public = make_keys(tmp_path / "keys")
     content = release_file("", tmp_path, FRONT, public, candidate)
     content["versions"]["stable"] = str(stable)
     # What the ramp does is looked at here; a busy machine's latencies are not.
     content["judge"]["latency"] = None
+    content |= changes or {}
     content["judge"]["guards"] = {"unready_seconds": 30}
     content["serving"]["limits"] = {"timeout_seconds": 60}
     content["routing"]["port"] = free_port()

@@ -253,11 +253,11 @@ def test_the_demonstration_tells_what_drift_saw_and_what_turned_back(tmp_path: P
     saw, back = drift_saw(Journal(world.layout).lines())
     assert re.fullmatch(r"drift saw, [0-9.]+ s after the beginning, in shadow: predictions: class .*", saw)
     assert re.fullmatch(
-        r"not drift turned it back, [0-9.]+ s .* in shadow: business, at share 0.25: 0.5", back
+        r"the judge turned it back, [0-9.]+ s .* in shadow: business, at share 0.25: 0.5", back
     )
     unwarned = [line for line in Journal(world.layout).lines() if line.event != "warning"]
     assert [one.split(",")[0] for one in drift_saw(unwarned)] == [
-        "not drift turned it back",
+        "the judge turned it back",
         "drift saw nothing before it was turned back",
     ]
     by_drift = [line.model_copy(update={"reason": text}) for line in unwarned]

@@ -50,14 +50,14 @@ def bundles(work: Path, bad: Bad) -> tuple[Path, Path]:
             "digits",
         ),
     )
-    other = digits if bad != "drift" else run(work, experiment("demo-drift", "good", "mislabelled:digits"))
+    other = digits if bad != "drift" else run(work, experiment("demo-halved", "good", "halved:digits"))
     return bundle(work, digits, SMALL), bundle(work, other, CANDIDATE)
 
 
 def run(work: Path, content: dict[str, object]) -> str:
     """The experiment up to its comparison; returns its name."""
     work.mkdir(parents=True, exist_ok=True)
-    for module in ("candidate.py", "mislabelled.py"):
+    for module in ("candidate.py", "halved.py"):
         shutil.copyfile(HERE / module, work / module)
     file = work / f"{content['name']}.yaml"
     file.write_text(yaml.safe_dump(content, sort_keys=False))
