@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+import venv
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -121,15 +123,27 @@ def test_a_lock_whose_hashes_do_not_hold_makes_nothing(
     assert len(gone) == 1 and gone[0].about is None, "what is left of it is known to be unfinished, and goes"
 
 
+@pytest.mark.skipif(find_spec("ensurepip") is None, reason="install python3-venv: there is no pip otherwise")
 def test_conda_gives_pip_what_pip_takes(results: Path, small_lock: Path, tmp_path: Path) -> None:
     """conda writes the lines of `pip` into a file beside environment.yml, and starts pip of the new environment there."""
+    venv.create(tmp_path / "new", with_pip=True)
     bundle = bundle_of(results, tmp_path / "bundle", requirements=small_lock)
     folder = bundle / "environment"
     lines = yaml.safe_load((folder / "environment.yml").read_bytes())["dependencies"][-1]["pip"]
     written = folder / "condaenv.requirements.txt"
     written.write_text("\n".join(lines) + "\n")
     target = tmp_path / "installed"
-    command = [sys.executable, "-m", "pip", "install", "--target", str(target), "-U", "-r", str(written)]
+    command = [
+        str(tmp_path / "new/bin/python"),
+        "-m",
+        "pip",
+        "install",
+        "--target",
+        str(target),
+        "-U",
+        "-r",
+        str(written),
+    ]
     subprocess.run([*command, "--exists-action=b"], cwd=folder, check=True)
     assert {"idna", "typing_extensions.py"} <= {path.name for path in target.iterdir()}
     lock = folder / "requirements.txt"
