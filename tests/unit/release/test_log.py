@@ -80,6 +80,27 @@ def test_all_that_was_put_is_there_after_the_end(tmp_path: Path) -> None:
     assert writer.counts().dropped == 1
 
 
+def test_lines_are_made_by_who_puts_and_the_few_that_are_left_by_the_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread that makes them beside requests stands in the way of each."""
+    makers: dict[str, set[str]] = {}
+
+    def noted(batch: list[Served]) -> list[bytes]:
+        makers.setdefault(threading.current_thread().name, set()).update(one.request_id for one in batch)
+        return lines(batch)
+
+    monkeypatch.setattr(log, "lines", noted)
+    monkeypatch.setattr(log, "AGE", PATIENCE)
+    writer = PredictionLog(tmp_path)
+    for number in range(2 * log.BATCH + 3):
+        writer.put(served(number))
+    writer.close(PATIENCE)
+    own = threading.current_thread().name
+    assert makers.keys() == {own, "prediction-log"} and len(makers[own]) == 2 * log.BATCH
+    assert makers["prediction-log"] == {f"r{2 * log.BATCH + place}" for place in range(3)}
+
+
 def test_a_line_does_not_wait_for_the_next(tmp_path: Path) -> None:
     writer = PredictionLog(tmp_path)
     writer.put(served())
@@ -188,7 +209,7 @@ def test_a_disk_that_hangs_delays_no_request(tmp_path: Path, monkeypatch: pytest
     assert writer.counts().written + writer.counts().dropped == 1000
 
 
-def test_inputs_that_wait_are_bounded_by_their_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_that_wait_are_bounded_by_their_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log, "HELD", 0)
     (tmp_path / "logs").write_text("no folder: nothing is written")
     writer = PredictionLog(tmp_path / "logs")
