@@ -47,7 +47,8 @@ def main(argv: list[str] | None = None) -> int:
     )
 
     from assay.config.arm import Arm
-    from assay.training.run import Run, train
+    from assay.training.folder import Run
+    from assay.training.run import train
 
     run = Run(
         experiment=arguments.experiment,

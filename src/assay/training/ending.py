@@ -14,18 +14,18 @@ from assay.records import Environment, Log, Outcome, Record, canonical_json, now
 from assay.telemetry.run import without_energy
 from assay.telemetry.window import Window
 from assay.training.checkpoint import sole_writer
-from assay.training.measured import no_metrics
-from assay.training.run import (
+from assay.training.folder import (
     TELEMETRY,
     Run,
     earlier_failures,
     failure_file,
     identity,
-    interrupted,
     lock,
     tidy,
     write_weights,
 )
+from assay.training.measured import no_metrics
+from assay.training.run import interrupted
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,9 @@ from assay.records import now
 from assay.training.board import MEETING_SECONDS, Board
 from assay.training.checkpoint import sole_writer
 from assay.training.ending import Ending, conclude
+from assay.training.folder import Run, lock
 from assay.training.rendezvous import Meeting, meeting
-from assay.training.run import Run, StopRequest, lock
+from assay.training.run import StopRequest
 
 _POLL_SECONDS = 0.1
 _PARTING_SECONDS = 30.0

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from assay.records import Record, write_atomically
 from assay.training.checkpoint import sole_writer
-from assay.training.run import LOG, TELEMETRY, Run, lock, tidy, write_weights
+from assay.training.folder import LOG, TELEMETRY, Run, lock, tidy, write_weights
 
 _WATCHED = (LOG, TELEMETRY)
 """What a trial writes while it goes, beside its record."""

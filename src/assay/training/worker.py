@@ -12,10 +12,11 @@ from typing import NoReturn
 import torch.distributed as dist
 
 from assay.training.board import Board
+from assay.training.folder import Run
 from assay.training.loop import Interrupted
 from assay.training.outcomes import first_line, out_of_memory
 from assay.training.ranks import join
-from assay.training.run import Run, StopRequest, train_as
+from assay.training.run import StopRequest, train_as
 
 LAST_WORDS_SECONDS = 3.0
 """How long a rank whose partner went away waits for somebody who knows why."""

@@ -18,7 +18,7 @@ from assay.data.prepare import prepare
 from assay.data.store import open_store
 from assay.evaluation.run import Run, evaluate
 from assay.records import Record, canonical_json, sha256_file
-from assay.training.run import Run as Training
+from assay.training.folder import Run as Training
 from assay.training.run import train
 
 torch.set_num_threads(1)

@@ -19,7 +19,8 @@ from assay.evaluation.run import evaluate
 from assay.isolation.attempts import Evidence
 from assay.monitoring.files import Moment
 from assay.records import Log
-from assay.training.run import Run, train
+from assay.training.folder import Run
+from assay.training.run import train
 
 torch.set_num_threads(1)
 EXPERIMENT: dict[str, Any] = {

@@ -12,7 +12,7 @@ from assay.data.prepare import prepare
 from assay.evaluation.run import Run as Evaluation
 from assay.evaluation.run import evaluate
 from assay.release.bundle.make import Asked, make
-from assay.training.run import Run as Training
+from assay.training.folder import Run as Training
 from assay.training.run import train
 
 torch.set_num_threads(1)

@@ -14,7 +14,8 @@ from assay.data.store import Store, images_path, labels_path
 from assay.records import Record
 from assay.sweep.read import record_path
 from assay.sweep.select import search
-from assay.training.run import Run, train
+from assay.training.folder import Run
+from assay.training.run import train
 
 
 def test_trials_come_out_the_same_whatever_is_in_the_test_split(

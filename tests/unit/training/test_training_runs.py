@@ -13,8 +13,8 @@ from assay.data.batches import Batches
 from assay.data.store import open_store
 from assay.records import Log, RecordError
 from assay.training.checkpoint import Checkpoints
+from assay.training.folder import Run
 from assay.training.loop import Loop
-from assay.training.run import Run
 from assay.training.rungs import leave_stopped, take_up
 
 FINITE = {"loss", "accuracy", "throughput_samples_per_sec"}

@@ -12,9 +12,10 @@ from assay.telemetry import energy
 from assay.telemetry import run as run_energy
 from assay.telemetry.beside import Sampler
 from assay.telemetry.window import lines
+from assay.training import recording
 from assay.training import run as training_run
+from assay.training.folder import TELEMETRY
 from assay.training.measured import no_metrics
-from assay.training.run import TELEMETRY
 
 
 class Begun(Sampler):
@@ -73,7 +74,7 @@ def test_energy_of_a_run_on_a_gpu(
     """The training computes on the CPU; the card beside it is the library's, at 400 W throughout."""
     library = standin.build(tmp_path_factory.mktemp("nvml"))
     standin.install(monkeypatch, library, tmp_path / "scenario", standin.card())
-    monkeypatch.setattr(training_run, "gpu_uuids", lambda device: [standin.UUID.removeprefix("GPU-")])
+    monkeypatch.setattr(recording, "gpu_uuids", lambda device: [standin.UUID.removeprefix("GPU-")])
     monkeypatch.setattr(energy, "LEAST_SECONDS", 0.01)
     monkeypatch.setattr(run_energy, "LEAST_SECONDS", 0.01)
     run = replace(with_training(make_run(), epochs=40, select="last"), telemetry=0.02)
@@ -103,13 +104,13 @@ def test_a_run_that_shared_its_gpu_tells_no_time_and_no_energy_as_its_own(
     """Also where nobody else was there at the moment: the card tells it as little beforehand as afterwards."""
     library = standin.build(tmp_path_factory.mktemp("nvml"))
     standin.install(monkeypatch, library, tmp_path / "scenario", standin.card())
-    monkeypatch.setattr(training_run, "gpu_uuids", lambda device: [standin.UUID.removeprefix("GPU-")])
+    monkeypatch.setattr(recording, "gpu_uuids", lambda device: [standin.UUID.removeprefix("GPU-")])
     monkeypatch.setattr(energy, "LEAST_SECONDS", 0.01)
     monkeypatch.setattr(run_energy, "LEAST_SECONDS", 0.01)
     alone = trained(replace(with_training(make_run(), epochs=60), telemetry=0.02))
     assert alone.metrics["train_energy"].value is not None and alone.telemetry.gpus[0].energy is not None
     place = {"gpu": standin.UUID, "place": 1, "runs": 4, "others": 2}
-    monkeypatch.setattr(training_run, "shared_gpu", lambda device: place)
+    monkeypatch.setattr(recording, "shared_gpu", lambda device: place)
     record = trained(replace(with_training(make_run("b"), epochs=60), telemetry=0.02))
     assert record.details["shared"] == place
     timed = {name: one.value for name, one in record.metrics.items() if not name.startswith("validation_")}

@@ -13,7 +13,8 @@ from assay.config.arm import Arm
 from assay.config.schema import Data
 from assay.data.prepare import prepare
 from assay.records import Record
-from assay.training.run import Run, train
+from assay.training.folder import Run
+from assay.training.run import train
 
 torch.set_num_threads(1)
 
