@@ -10,7 +10,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 import slurm_cluster
-from slurm_cluster import ACCOUNT, GPUS_PER_NODE, MISSING, NODES, Cluster, in_use
+from ports import in_use
+from slurm_cluster import ACCOUNT, GPUS_PER_NODE, MISSING, NODES, Cluster
 
 pytestmark = [
     pytest.mark.integration,
