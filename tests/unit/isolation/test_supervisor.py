@@ -60,7 +60,7 @@ def test_without_bounds_nothing_is_forked(supervised: Supervised, tmp_path: Path
 def test_signals_reach_the_job(number: signal.Signals, supervised: Supervised, tmp_path: Path) -> None:
     body = f"""
 def save(received, _):
-    print("saved", flush=True)
+    os.write(1, b"saved\\n")  # print may be under way
     sys.exit(128 + received)
 signal.signal({number.value}, save)
 print("ready", flush=True)

@@ -275,13 +275,13 @@ def test_a_call_that_hangs_holds_nobody_up(tmp_path, monkeypatch, nvml):
 
 def test_one_that_was_stopped_is_waited_for(tmp_path, monkeypatch):
     """And so is one that waits for a core: neither hangs, and its last lines count."""
-    monkeypatch.setattr(beside, "STOP_SECONDS", 0.1)
+    monkeypatch.setattr(beside, "STOP_SECONDS", 1.0)
     path = tmp_path / "t.jsonl"
     sampler = Sampler(path, interval=0.02)
     standin.wait_for_samples(path, 1)
     process = sampler._process.pid
     os.kill(process, signal.SIGSTOP)
-    threading.Timer(0.5, os.kill, (process, signal.SIGCONT)).start()
+    threading.Timer(2.0, os.kill, (process, signal.SIGCONT)).start()
     assert sampler.stop() == []
     assert list(lines(path))[-1]["event"] == "end"
 
