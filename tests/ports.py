@@ -8,6 +8,8 @@ processes by a name that one process on this machine has at a time (`assay.isola
 import random
 import socket
 
+from assay.isolation.names import bind
+
 FIRST_PORT, PORTS = 10_000, 10_000
 """Below the ports at which the nodes of a run meet (`assay.training.rendezvous`)."""
 _claimed: list[socket.socket] = []
@@ -23,11 +25,8 @@ def free_port() -> int:
 
 def claim(port: int) -> bool:
     """Hold a port against all other tests; False where one of them has it, or somebody listens."""
-    name = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    try:
-        name.bind(f"\0assay-test-port/{port}")
-    except OSError:
-        name.close()
+    name = bind(f"test-port/{port}")
+    if name is None:
         return False
     if in_use(port):
         name.close()

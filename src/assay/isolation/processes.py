@@ -128,20 +128,25 @@ def end_descendants(root: int) -> dict[int, int]:
     """Kill everything below `root` until nothing of it runs; returns what was reaped if `root` is this process.
 
     A process that has a fatal signal pending cannot fork any more. So each is killed before its children are read, and
-    what was born in between is found by the next pass. The dead are reaped when all are: until then they take up room
-    below a limit of the kernel that others could be born into. Raises: TimeoutError if something cannot be killed.
+    what was born in between is found by the next pass. A pass that finds nothing but what was dead before it began is
+    the last: the children of one that dies during a pass come to `root`, whose children that pass has read already.
+    The dead are reaped when all are: until then they take up room below a limit of the kernel that others could be
+    born into. Raises: TimeoutError if something cannot be killed.
     """
     deadline = time.monotonic() + _END_SECONDS
+    dead: set[int] = set()
     while True:
-        alive = 0
+        alive = []
         for process in descendants(root):
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(process, signal.SIGKILL)
-            alive += not _is_zombie(process)
+            if process not in dead:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(process, signal.SIGKILL)
+                alive.append(process)
         if not alive:
             return reap() if root == os.getpid() else {}
+        dead |= set(filter(_is_zombie, alive))
         if time.monotonic() > deadline:
-            raise TimeoutError(f"{alive} processes could not be killed")
+            raise TimeoutError(f"{len(set(alive) - dead)} processes could not be killed")
         time.sleep(0.002)
 
 

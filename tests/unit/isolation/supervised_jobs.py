@@ -55,7 +55,7 @@ Supervised = Callable[..., "subprocess.Popen[str]"]
 
 @pytest.fixture
 def supervised(tmp_path: Path) -> Supervised:
-    """Starts a supervisor whose job runs `body`."""
+    """Starts a supervisor, which runs `before` first, whose job runs `body`."""
     tmp_path.chmod(0o777)
     for folder in takewhile(lambda folder: folder != Path(gettempdir()), tmp_path.parents):
         folder.chmod(folder.stat().st_mode | 0o111)  # pytest's own, which nobody else may enter
@@ -68,12 +68,14 @@ def supervised(tmp_path: Path) -> Supervised:
         at_memory_bound: str = "result",
         groups: bool = True,
         nobody: bool = False,
+        before: str = "",
         **environment: str,
     ) -> "subprocess.Popen[str]":
         bounds = {"memory_mb": memory_mb, "processes": processes, "at_memory_bound": at_memory_bound}
         user = {"groups": groups, "nobody": nobody}
+        script = SUPERVISED.replace("crossing =", before + "crossing =", 1)
         return subprocess.Popen(
-            [sys.executable, "-c", SUPERVISED + body, json.dumps(user), json.dumps(bounds), str(tmp_path)],
+            [sys.executable, "-c", script + body, json.dumps(user), json.dumps(bounds), str(tmp_path)],
             env=os.environ | {"PYTHONPATH": str(SOURCE)} | environment,
             cwd=tmp_path,
             stdout=subprocess.PIPE,

@@ -79,6 +79,24 @@ def test_what_a_job_leaves_running_ends_with_it(supervised: Supervised, tmp_path
     assert not is_alive(int((tmp_path / "sleeper").read_text()))
 
 
+def test_what_comes_to_the_supervisor_while_it_looks_is_ended(supervised: Supervised) -> None:
+    """A supervisor that waits for its core after each kill finds the killed one dead, and its children gone elsewhere."""
+    late = """
+def kill(process, number, kill=os.kill):
+    kill(process, number)
+    os.waitid(os.P_PID, process, os.WEXITED | os.WNOWAIT)
+os.kill = kill
+"""
+    body = """
+for _ in range(4):
+    if os.fork() == 0:
+        held = bytearray(os.urandom(1 << 20) * 100)
+        time.sleep(600)
+time.sleep(600)
+"""
+    assert "crossed out_of_memory" in finish(supervised(body, before=late))[1], "its pipe was held on to"
+
+
 def test_a_job_ends_with_its_supervisor(supervised: Supervised, tmp_path: Path) -> None:
     process = supervised("print(os.getpid(), flush=True)\ntime.sleep(600)")
     assert process.stdout is not None
