@@ -1,9 +1,9 @@
 """The prediction log: one JSON line per prediction, one file at a time per worker, never in a request's way.
 
-A request hands over what it has (`PredictionLog.put`, no copy, no system call). Who hands over makes the lines too, of so many
-at once: a thread beside it that computes takes the interpreter from one request after the other. The thread writes, and makes
-the lines of the few that wait where little comes. What waits is bounded: when the disk does not keep up, new lines are dropped
-and counted.
+A request hands over what it has (`PredictionLog.put`, no copy, no system call). The thread that hands over makes the lines too,
+of so many at once and once their answers are on their way: another that computes beside it takes the interpreter from one
+request after the other. That other writes, and makes the lines of the few that wait where little comes. What waits is bounded:
+when the disk does not keep up, new lines are dropped and counted.
 Files are never renamed: a full one is closed and another begun, so collectors that follow by name miss nothing.
 """
 
@@ -36,7 +36,7 @@ HELD = 64 * 2**20
 AGE = 0.25
 """Longest that a line waits while the disk keeps up, in seconds."""
 BATCH = 16
-"""Lines that are made at once, in 0.1 to 0.3 ms: fewer cost more each, more make the requests behind them wait."""
+"""Lines that are made at once, at least, in 0.1 to 0.3 ms: fewer cost more each, more make the requests behind them wait."""
 WRITE = 2**14
 """Bytes after which a write is begun: more can wait in one."""
 QUIET = 60.0
@@ -152,6 +152,7 @@ class PredictionLog:
     folder: of the version's logs, made where it is missing, also when it is removed meanwhile.
     megabytes: size at which a file is closed and another begun. files: closed ones that are kept, of all workers.
     told: called with how many lines were `written` or `dropped`, by any thread.
+    later: runs what it is given when answers have been sent, in the thread that puts; else it is run at once.
     """
 
     def __init__(
@@ -160,15 +161,16 @@ class PredictionLog:
         megabytes: float = 100,
         files: int = 10,
         told: Callable[[str, int], None] = lambda *_: None,
+        later: Callable[[Callable[[], None]], object] = lambda work: work(),
     ) -> None:
         self._folder, self._bytes, self._files = folder, int(megabytes * 1e6), files
+        self._told, self._later = told, later
         self._queue: deque[Served] = deque()
         self._made: deque[list[bytes]] = deque()
         self._taking = threading.RLock()
         """Of `_queue` and `_made` together: lines are written in the order of requests. Held for a batch at most."""
         self._put = self._put_bytes = self._taken_bytes = 0
         self._refused = self._lost = self._written = 0
-        self._told = told
         self._pending: list[bytes] = []
         self._file: int | None = None
         self._path: Path | None = None
@@ -180,7 +182,7 @@ class PredictionLog:
         atexit.register(self.close)
 
     def put(self, served: Served) -> None:
-        """Takes a microsecond, of one in `BATCH` calls the time for their lines, and never waits for the disk. Called by one thread."""
+        """Takes a microsecond, and never waits for the disk. Called by one thread."""
         waiting, held = self._waiting(), self._put_bytes - self._taken_bytes
         if waiting >= WAITING or held > HELD or self._ended.is_set():
             self._refused += 1
@@ -188,14 +190,18 @@ class PredictionLog:
             return
         self._put += 1
         self._queue.append(served)
-        if len(self._queue) >= BATCH:
-            with self._taking:
-                made = self._lines(list(self._queue))
-                self._queue.clear()
-                self._put_bytes += sum(map(len, made))
-                self._made.append(made)
-            if waiting > WAITING // 4 or held > HELD // 4:
-                self._wake.set()
+        if len(self._queue) == BATCH:
+            self._later(self._make)
+
+    def _make(self) -> None:
+        """The lines of all that were handed over."""
+        with self._taking:
+            made = self._lines(list(self._queue))
+            self._queue.clear()
+            self._put_bytes += sum(map(len, made))
+            self._made.append(made)
+        if self._waiting() > WAITING // 4 or self._put_bytes - self._taken_bytes > HELD // 4:
+            self._wake.set()
 
     def counts(self) -> Counts:
         return Counts(self._written, self._refused + self._lost, self._waiting())

@@ -101,6 +101,24 @@ def test_lines_are_made_by_who_puts_and_the_few_that_are_left_by_the_thread(
     assert makers["prediction-log"] == {f"r{2 * log.BATCH + place}" for place in range(3)}
 
 
+def test_lines_wait_until_answers_are_sent_and_keep_their_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log, "AGE", PATIENCE)
+    sent: list[Callable[[], None]] = []
+    writer = PredictionLog(tmp_path, later=sent.append)
+    for number in range(log.BATCH + 3):
+        writer.put(served(number))
+    assert len(sent) == 1 and not writer._made, "nothing is made while requests are answered"
+    sent.pop()()
+    assert [len(made) for made in writer._made] == [log.BATCH + 3]
+    for number in range(log.BATCH):  # the loop ends, and never runs what it was given
+        writer.put(served(log.BATCH + 3 + number))
+    writer.close(PATIENCE)
+    assert [found["request_id"] for found in written(tmp_path)] == [f"r{n}" for n in range(2 * log.BATCH + 3)]
+    assert writer.counts() == (2 * log.BATCH + 3, 0, 0)
+
+
 def test_a_line_does_not_wait_for_the_next(tmp_path: Path) -> None:
     writer = PredictionLog(tmp_path)
     writer.put(served())

@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import os
+import socket
 import subprocess
 import sys
 from importlib import metadata
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import orjson
 import pytest
+import uvloop
 from asgi import request
 from made_bundle import made_bundle, made_results
 
@@ -22,7 +24,7 @@ from assay.release.server.group import cores_of
 from assay.release.server.make import make_application
 from assay.release.server.metrics import Metrics
 from assay.release.server.model import WrongModel, load_model
-from assay.release.server.plugs import Plugs, load_plugs
+from assay.release.server.plugs import Plugs, _after_answers, load_plugs
 from assay.release.server.predictor import Predictor
 from assay.release.server.settings import Settings
 
@@ -364,3 +366,30 @@ def test_settings_come_from_the_release_and_what_is_wrong_is_named(bundle, tmp_p
         assert not set(both[0]) & set(both[1]) and len(both[0]) == len(both[1]) == half
     assert [cores_of([4, 5, 6, 7], 2, place) for place in (0, 1)] == [[4, 5], [6, 7]]
     assert cores_of([4], 2, 1) == [4]
+
+
+@pytest.mark.parametrize("new_loop", [uvloop.new_event_loop, asyncio.new_event_loop])
+def test_what_waits_for_answers_begins_when_they_are_on_the_wire(new_loop):
+    """A request hands its line over before its answer is written: whoever made it then would keep the answer waiting."""
+    here, there = socket.socketpair()
+    here.settimeout(5)
+    seen = []
+
+    class Answering(asyncio.Protocol):
+        def connection_made(self, transport):
+            self.transport = transport
+
+        def data_received(self, _):
+            _after_answers(lambda: seen.append(here.recv(10)))
+            _after_answers(over.set)
+            self.transport.write(b"answer")
+
+    async def serve():
+        await asyncio.get_running_loop().create_connection(Answering, sock=there)
+        here.send(b"request")
+        await over.wait()
+
+    with here, asyncio.Runner(loop_factory=new_loop) as runner:
+        over = asyncio.Event()
+        runner.run(serve())
+    assert seen == [b"answer"]

@@ -1,5 +1,6 @@
 """Where other parts of the release join a request: who asks, what is written down, what is copied to a shadow."""
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -45,6 +46,12 @@ def load_plugs(
         identify = None if serving.jwt is None else admission.identify
         check = None if serving.signatures is None else admission.check
     if settings.predictions is not None:
-        log = PredictionLog(settings.predictions, serving.log_megabytes, serving.log_files, told).put
+        limits = (serving.log_megabytes, serving.log_files)
+        log = PredictionLog(settings.predictions, *limits, told, _after_answers).put
     shadow = None if settings.copies is None else Copies(settings.copies, copied).offer
     return Plugs(identify, check, log, shadow, keys)
+
+
+def _after_answers(work: Callable[[], None]) -> None:
+    """Run it in the next round of the event loop: this one's requests are answered by then."""
+    asyncio.get_running_loop().call_soon(work)
