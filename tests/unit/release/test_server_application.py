@@ -387,7 +387,7 @@ def test_what_waits_for_answers_begins_when_they_are_on_the_wire(new_loop):
     async def serve():
         await asyncio.get_running_loop().create_connection(Answering, sock=there)
         here.send(b"request")
-        await over.wait()
+        await asyncio.wait_for(over.wait(), 60)
 
     with here, asyncio.Runner(loop_factory=new_loop) as runner:
         over = asyncio.Event()
