@@ -1,8 +1,9 @@
 """What a change of the share costs users, and how soon a roll-back holds: the fronts under wrk, versions that answer at once.
 
-    python benchmarks/routing.py [--front nginx|python] [--rounds 3] [--seconds 8] [--connections 16]
+    python benchmarks/routing.py [--front nginx|python] [--rounds 3] [--seconds 8] [--connections 16] [--pause 1]
 
-Each round has a quiet stretch and one in which the share changes as often as the front confirms it, in turns which comes first.
+Each round has a quiet stretch and one in which the share changes, in turns which comes first: a second after the front confirmed
+the change before, which is a whole ramp in a stretch, or with `--pause 0` without end.
 The table shows rates and p99 of both and their ratio, with failed requests; then roll-backs: from the moment that a share of 0
 is asked for, when the last request arrived that went to the candidate, by the front's own log. Wants wrk, and nginx for it.
 """
@@ -144,7 +145,7 @@ class Bench:
         while changing and time.monotonic() < over:
             self.hold(SHARES[changes % len(SHARES)])
             changes += 1
-            time.sleep(0.05)
+            time.sleep(min(self.options.pause, max(0.0, over - time.monotonic())))
         return self.result(process), changes
 
     def roll_back(self) -> tuple[float, float, int]:
@@ -173,6 +174,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=8)
     parser.add_argument("--connections", type=int, default=16)
+    parser.add_argument("--pause", type=float, default=1, help="seconds between two changes")
     options = parser.parse_args()
     if shutil.which("wrk") is None:
         sys.exit("install wrk")
