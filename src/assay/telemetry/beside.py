@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from assay.records import end_torn_line, now
 
@@ -122,23 +122,29 @@ class Sampler:
 def _ended(process: "subprocess.Popen[bytes]") -> int | None:
     """The status of a sampler that was asked to end; None where it hangs."""
     last = time.monotonic() + PATIENCE_SECONDS
-    _, before = _progress(process.pid)
+    before = _progress(process.pid)
     while True:
         with contextlib.suppress(subprocess.TimeoutExpired):
             return process.wait(STOP_SECONDS)
-        state, after = _progress(process.pid)
-        if (state not in "RTt" and after == before) or time.monotonic() > last:
+        # One that was stopped, or waited for a core, at either end of that time may have had none of it.
+        after = _progress(process.pid)
+        if (after == before and after.state not in "RTt") or time.monotonic() > last:
             return None
         before = after
 
 
-def _progress(process: int) -> tuple[str, list[str]]:
-    """Its state, and what grows while it does anything: pages that it waited for, time that it computed."""
+class _Progress(NamedTuple):
+    state: str
+    done: list[str]
+    """What grows while it does anything: pages that it waited for, time that it computed."""
+
+
+def _progress(process: int) -> _Progress:
     try:
         fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return "X", []
-    return fields[0], [fields[9], fields[11], fields[12]]
+        return _Progress("X", [])
+    return _Progress(fields[0], [fields[9], fields[11], fields[12]])
 
 
 def visible_gpu() -> str | None:

@@ -286,6 +286,29 @@ def test_one_that_was_stopped_is_waited_for(tmp_path, monkeypatch):
     assert list(lines(path))[-1]["event"] == "end"
 
 
+def test_one_that_goes_on_just_when_it_is_looked_at_does_not_hang(monkeypatch):
+    monkeypatch.setattr(beside, "STOP_SECONDS", 3.0)
+    look, states = beside._progress, []
+
+    def late(process):
+        if len(states) == 1:
+            os.kill(process, signal.SIGCONT)
+            while look(process).state == "T":
+                time.sleep(0.001)
+        states.append(look(process).state)
+        return look(process)
+
+    process = subprocess.Popen(["sleep", "1"])
+    os.kill(process.pid, signal.SIGSTOP)
+    while look(process.pid).state != "T":
+        time.sleep(0.001)
+    monkeypatch.setattr(beside, "_progress", late)
+    assert beside._ended(process) == 0
+    assert states[0] == "T", (
+        "it was stopped, computed nothing, and was not stopped when it was looked at again"
+    )
+
+
 def test_marks_stand_among_the_samples_at_their_own_time(tmp_path):
     with Sampler(tmp_path / "t.jsonl", interval=0.02, identity={"arm": "a", "visit": 3}) as sampler:
         time.sleep(0.1)
