@@ -121,6 +121,12 @@ class Tls(Section):
     key: str = Field(description="File of the key (PEM).")
 
 
+_TAKEN = frozenset(
+    ["accept", "authorization", "connection", "content-encoding", "content-length", "content-type", "expect", "host", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "x-forwarded-for", "x-forwarded-proto", "x-request-id"]
+)
+"""The testers' header goes no further than the front."""
+
+
 class Routing(Section):
     """How users come to a version."""
 
@@ -148,6 +154,17 @@ class Routing(Section):
         description="Addresses and networks (CIDR) of proxies and load balancers before the front: of them alone "
         "`X-Forwarded-For` is believed.",
     )
+
+    @field_validator("header")
+    @classmethod
+    def _own(cls, written: str) -> str:
+        name = written.lower()
+        if name in _TAKEN or (name.startswith("x-assay-") and name != "x-assay-version"):
+            raise ValueError(
+                f"{written} is a header that the front or a version needs itself; write X-Assay-Version, or a name of "
+                "your own"
+            )
+        return written
 
     @field_validator("address")
     @classmethod
@@ -183,20 +200,31 @@ def _network(text: str) -> str:
     return str(network)
 
 
+_TOO_SHORT = "least_seconds is above most_seconds; write more for most_seconds, or leave it out"
+
+
 class Step(Section):
     """One step of the ramp."""
 
-    share: Share = Field(description="Share of identified users who have the candidate.")
+    share: Annotated[float, Field(ge=0.0001, le=1)] = Field(
+        description="Share of identified users who have the candidate, in hundredths of a percent."
+    )
     users: int = Field(default=100, ge=1, description="Least users of the candidate before the next step.")
     least_seconds: Seconds = Field(default=60, description="Least time before the next step.")
     most_seconds: float = Field(
         default=86_400, gt=0, description="Time after which an undecided step is held for a person to decide."
     )
 
+    @field_validator("share")
+    @classmethod
+    def _as_fronts_count(cls, written: float) -> float:
+        """What is between would be another share to the front than to the ramp and the judge."""
+        return round(written * 10_000) / 10_000
+
     @model_validator(mode="after")
     def _ordered(self) -> "Step":
         if self.least_seconds > self.most_seconds:
-            raise ValueError("least_seconds is above most_seconds")
+            raise ValueError(_TOO_SHORT)
         return self
 
 
@@ -211,14 +239,18 @@ class Shadow(Section):
     @model_validator(mode="after")
     def _ordered(self) -> "Shadow":
         if self.least_seconds > self.most_seconds:
-            raise ValueError("least_seconds is above most_seconds")
+            raise ValueError(_TOO_SHORT)
         return self
 
 
 def not_growing(shares: list[float]) -> str | None:
     """What is wrong with the shares of a ramp, if anything."""
     grows = sorted(set(shares)) == shares and shares[-1] == 1
-    return None if grows else f"shares {shares} do not grow from step to step up to 1"
+    return (
+        None
+        if grows
+        else f"shares {shares} do not grow from step to step up to 1; write e.g. 0.01, 0.1, 0.5 and 1"
+    )
 
 
 class Ramp(Section):

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from assay.config.arm import Section
 from assay.config.errors import ConfigError
 from assay.release.document import ROOT, generated, main, schema, sections
+from assay.release.judge.judge import as_split
 from assay.release.load import EXAMPLE, from_mapping, load
-from assay.release.schema import Release
+from assay.release.routing.split import UNITS, units
+from assay.release.schema import Release, Step
 
 FILE = ROOT / EXAMPLE
 CONTENT = yaml.safe_load(FILE.read_text())
@@ -105,6 +107,21 @@ def test_mistakes_of_every_kind_are_told_at_once(tmp_path: Path) -> None:
             ["routing.address: 'localhost; x' is no IP address; write 127.0.0.1, or 0.0.0.0"],
         ),
         (CONTENT | {"routing": [1]}, ["routing: should be keys with values"]),
+        *(
+            (
+                CONTENT | {"routing": {"header": name}},
+                [f"routing.header: {name} is a header that the front or"],
+            )
+            for name in ("X-Assay-User", "x-assay-nonce", "Authorization", "Host", "Content-Type")
+        ),
+        (
+            CONTENT | {"ramp": {"steps": [{"share": 0.00001}, {"share": 1.0}]}},
+            ["ramp.steps[0].share: 1e-05 should be greater than or equal to 0.0001; write e.g. `share: 0.1`"],
+        ),
+        (
+            CONTENT | {"ramp": {"steps": [{"share": 0.5}, {"share": 0.50001}, {"share": 1.0}]}},
+            ["ramp: shares [0.5, 0.5, 1.0] do not grow from step to step up to 1; write e.g. 0.01, 0.1"],
+        ),
         (CONTENT | {"ramp": {"steps": [{"share": 1.0}, 7]}}, ["ramp.steps[1]: 7 should be keys with values"]),
     ],
 )
@@ -146,6 +163,13 @@ def test_whatever_stands_there_is_read_or_refused(changes: list[tuple[tuple[str,
         assert error.problems
     else:
         assert isinstance(release, Release)
+
+
+@pytest.mark.parametrize("share", [0.0001, 0.00125, 0.00985, 1 / 3, 2 / 3, 0.99994])
+def test_a_share_is_the_one_that_fronts_make_of_it(share: float) -> None:
+    """Else the ramp would set it again and again, and the judge would wait for another."""
+    made = Step(share=share).share
+    assert made == units(share) / UNITS == as_split(made) and abs(made - share) < 0.51 / UNITS
 
 
 def test_a_release_is_the_same_from_every_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,6 @@ IN_A_ROW = 8
 """Answers on new connections, one after the other, that must all be of the new generation."""
 OWNER = "release"
 """File beside a generation that names the release whose it is: a front may have had another's before."""
-OWN_HEADERS = ("x-assay-user", "x-assay-assigned", "x-assay-route", "x-assay-shadow", "x-assay-front")
 
 
 class Standing(NamedTuple):
@@ -59,10 +58,6 @@ class Front(ABC):
         at = layout.front.absolute()
         self.folder = at.readlink() if at.is_symlink() else at
         check_folder(self.folder)
-        if routing.header.lower() in OWN_HEADERS:
-            raise ValueError(
-                f"routing.header: {routing.header} is one that the front sets; choose another name"
-            )
 
     @abstractmethod
     def command(self) -> list[str]:

@@ -49,11 +49,6 @@ def test_addresses_to_listen_on() -> None:
         listen("here; x", 80)
 
 
-def test_a_header_that_the_front_sets_is_no_testers(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"routing\.header: X-Assay-User"):
-        NginxFront(Layout(tmp_path), Routing(header="X-Assay-User"), Limits(), program="nginx")
-
-
 @pytest.mark.parametrize("text", [None, "", "short", "z" * 32, '"; } # ' + "0" * 32])
 def test_a_salt_that_is_none(tmp_path: Path, text: str | None) -> None:
     layout = Layout(tmp_path)
