@@ -1,11 +1,15 @@
 """`reproduction.json`: an experiment that was run again from its archive, against what is archived."""
 
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, Self
 
+import numpy as np
 from pydantic import Field
 
 from assay.comparison.model import Comparison, Contrast, Interval, MetricResult, VerdictWord
+from assay.comparison.multiplicity import holm
 from assay.config.schema import Experiment
 from assay.records import Record, Typed
 
@@ -42,7 +46,12 @@ class Estimate(Typed):
     reproduced_interval: tuple[float, float] | None
     reproduced_verdict: VerdictWord
     agrees: bool | None = Field(
-        description="Each estimate lies in the other's interval, or both are equal; null: there is no interval to tell by."
+        description="Each estimate lies in the other's interval, or both are equal, or p does not tell them apart; null: there "
+        "is nothing to tell by."
+    )
+    p: float | None = Field(
+        default=None,
+        description="Of what was learnt, that running it again changes nothing: t-test over seeds, Holm over all estimates.",
     )
     contradicts: bool = Field(description="One says better and the other worse.")
 
@@ -87,7 +96,7 @@ def reproduction(
         Comparison.read(folder / "comparison" / "comparison.json") for folder in (archived, anew)
     )
     runs = [_pair(archived, anew, arm, seed) for arm in experiment.arms for seed in experiment.seeds]
-    estimates = _estimates(before, after)
+    estimates = told_apart(_estimates(before, after), before, after)
     circumstances = _circumstances(experiment, archived, anew)
     deterministic = all(arm.execution.deterministic for arm in experiment.arms.values())
     expected = deterministic and not circumstances
@@ -125,7 +134,7 @@ def _sentence(word: Word, runs: list[Pair], estimates: list[Estimate], expected:
         case "identical":
             return f"Reproduced: {bits}, and every verdict on what was learnt with them{told}."
         case "consistent":
-            return f"Reproduced within its intervals: {bits}{told}."
+            return f"Reproduced within chance: {bits}{told}."
         case "different":
             if contradicting := [f"{one.arm} in {one.metric}" for one in estimates if one.contradicts]:
                 return f"Not reproduced: the verdict on {', '.join(contradicting)} is the opposite; {bits}."
@@ -197,6 +206,52 @@ def _estimate(metric: MetricResult, before: Contrast, after: Contrast) -> Estima
         agrees=agrees,
         contradicts={before.verdict, after.verdict} == {"better", "worse"},
     )
+
+
+def told_apart(estimates: list[Estimate], before: Comparison, after: Comparison) -> list[Estimate]:
+    """With p, and in agreement where p is above the comparison's level.
+
+    Of two honest runs one's estimate lies outside of the other's interval far more often than the interval's level says (Cumming
+    and Maillardet 2006), so that alone shows nothing.
+    """
+    one, other = (
+        {(metric.name, line.arm): line.differences for metric in found.metrics for line in metric.contrasts}
+        for found in (before, after)
+    )
+    tested: dict[int, float] = {}
+    for place, found in enumerate(estimates):
+        key = found.metric, found.arm
+        p = changed_p(one[key], other[key]) if found.learnt else None
+        if p is not None:
+            tested[place] = p
+    adjusted = dict(zip(tested, holm(list(tested.values())), strict=True))
+    return [
+        found
+        if place not in adjusted
+        else found.model_copy(
+            update={
+                "p": adjusted[place],
+                "agrees": found.agrees or adjusted[place] > before.alpha,
+            }
+        )
+        for place, found in enumerate(estimates)
+    ]
+
+
+def changed_p(before: Mapping[str, float], after: Mapping[str, float]) -> float | None:
+    """Two-sided p of Student's t-test that differences at the same seeds are the same, archived and anew, in the mean.
+
+    None where the seeds are others, or fewer than two.
+    """
+    from scipy.special import stdtr
+
+    if before.keys() != after.keys() or len(before) < 2:
+        return None
+    changes = np.array([after[seed] - before[seed] for seed in before])
+    error = float(changes.std(ddof=1)) / math.sqrt(len(changes))
+    if error <= 1e-12 * float(np.abs(changes).max()):
+        return 0.0 if changes.any() else 1.0
+    return 2 * float(stdtr(len(changes) - 1, -abs(float(changes.mean())) / error))
 
 
 def _ends(interval: Interval | None) -> tuple[float, float] | None:

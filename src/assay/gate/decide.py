@@ -16,6 +16,7 @@ from assay.comparison.guard import Guard, exceeds
 from assay.comparison.model import Contrast, Interval, MetricResult
 from assay.comparison.multiplicity import holm
 from assay.comparison.question import Question
+from assay.comparison.sequential import Schedule, SequentialTest, levels
 from assay.comparison.statistics import Floats
 from assay.comparison.verdict import Judge
 from assay.config.metrics import METRICS, Metric
@@ -87,6 +88,21 @@ def one_sided(worsening: Floats, margin: float) -> tuple[float, float]:
     return worse, float(statistics.sign_flip_p_less(worsening - margin))
 
 
+def by_looks(worsening: Floats, margin: float, schedule: Schedule, told: list[float]) -> tuple[float, float]:
+    """The same of an experiment that is looked at several times: p-values hold over all looks. told: levels that decide."""
+    sides = (worsening - margin, margin - worsening)
+    worse, not_worse = (SequentialTest(side, schedule, two_sided=False).p(told) for side in sides)
+    return worse, not_worse
+
+
+def _by_seed(worsening: Floats, margin: float, pair: Pair) -> tuple[float, float]:
+    schedule = Schedule.of(pair.experiment.comparison)
+    if schedule is None or len(worsening) not in schedule.looks:
+        return one_sided(worsening, margin)
+    claims = len(pair.experiment.metrics) + 1
+    return by_looks(worsening, margin, schedule, levels(level(pair), 1, claims))
+
+
 def _of_contrast(result: MetricResult, contrast: Contrast, pair: Pair, alpha: float) -> Case:
     metric = METRICS[result.name]
     baseline, candidate = pair.arms
@@ -117,7 +133,8 @@ def _of_contrast(result: MetricResult, contrast: Contrast, pair: Pair, alpha: fl
         worse_by = change - margin > 1e-12  # logarithms of decimals are not exact
         return case.model_copy(update={"outcome": "worse" if worse_by else "pass"})
     worsening = sign * np.array(list(contrast.differences.values()), dtype=np.float64)
-    worse, not_worse = one_sided(worsening, margin)
+    tests = _by_seed(worsening, margin, pair) if metric.pairing == "seed" else one_sided(worsening, margin)
+    worse, not_worse = tests
     beyond = result.floor is None or exceeds(result.floor, result.name, float(worsening.mean()))
     update: dict[str, object] = {"p_worse": worse, "p_not_worse": not_worse}
     if not_worse <= alpha or (metric.pairing == "seed" and same_models(pair)):
@@ -157,7 +174,7 @@ def _completion(pair: Pair) -> Case:
         for arm in pair.arms
     }
     baseline, candidate = (done[arm] for arm in pair.arms)
-    worse, not_worse = one_sided(baseline - candidate, 0.0)
+    worse, not_worse = _by_seed(baseline - candidate, 0.0, pair)
     alpha = level(pair)
     lost = bool((candidate < baseline).any())
     return Case(

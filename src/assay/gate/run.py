@@ -138,9 +138,19 @@ def _described(pair: Pair, contract: Contract, notes: list[str]) -> Gate:
         alpha=decide.level(pair),
         violations=contract.violations,
         declared=declared,
-        notes=[*notes, *contract.notes, *pair.collected.warnings],
+        notes=[*notes, *_looks(pair), *contract.notes, *pair.collected.warnings],
         contract=contract.variables,
     )
+
+
+def _looks(pair: Pair) -> list[str]:
+    looks, seeds = pair.experiment.comparison.looks, len(pair.experiment.seeds)
+    if looks is None:
+        return []
+    return [
+        f"comparison.looks: after {seeds} of {looks[-1]} seeds; p-values of metrics paired by seed hold over all looks, and are "
+        "1 where none so far decides"
+    ]
 
 
 def _values(values: list[str], most: int = 80) -> str:

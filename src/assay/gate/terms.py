@@ -99,8 +99,9 @@ def _of_files(pair: Pair, evidence: list[Evidence]) -> Iterable[Variable]:
             "metrics": [choice.model_dump(mode="json") for choice in found.metrics],
             "confidence": found.comparison.confidence,
             "target_accuracy": found.comparison.target_accuracy,
+            "looks": [found.comparison.looks, found.comparison.spending],
         },
-        "metrics, margins or level",
+        "metrics, margins, level or looks",
     )
     profiled = {
         name: {one.measured_by for one in evidence if one.arm == name and one.stage == "profile"}

@@ -11,6 +11,7 @@ from assay.reporting.latex import escape
 from assay.reporting.numbers import p_value
 from assay.reporting.read import Results
 from assay.reporting.statements import Number, Part, Quote, Sentences, listed, text_of
+from assay.reporting.tuning_text import paths, source_of, tuning
 
 EXPERIMENT = "experiment.yaml"
 TRAIN = "runs/*/seed-*/train/record.json"
@@ -32,8 +33,8 @@ PACKAGES = ("torch", "torchvision", "timm", "numpy")
 
 def methods(results: Results) -> list[Part]:
     """What was compared on which data, how it was trained, measured and judged, and where."""
-    parts = [*_design(results), *_data(results), *_training(results), *_profile(results)]
-    return [*parts, *_statistics(results), *_machine(results)]
+    parts = [*_design(results), *_data(results), *tuning(results), *_training(results)]
+    return [*parts, *_profile(results), *_statistics(results), *_machine(results)]
 
 
 def limitations(results: Results) -> list[Part]:
@@ -74,11 +75,14 @@ def _design(results: Results) -> list[Part]:
     experiment = results.experiment
     arms: list[Sentences] = [[Quote(arm, COMPARISON, "arms.*")] for arm in results.arms]
     shown = arms if len(arms) <= MOST else [*arms[: MOST - 1], ["others"]]
-    factors: list[Sentences] = [[Quote(factor, EXPERIMENT, "factors.*")] for factor in experiment.factors]
+    differing: list[Sentences] = [[Quote(factor, EXPERIMENT, "factors.*")] for factor in experiment.factors]
+    differing += [["what was tuned for each (", *listed(found), ")"]] if (found := paths(results)) else []
+    # The contract is what knows: where it was broken, the limitations say that they differ in more.
+    rest = " and in no other setting" if results.contract.valid else ", as declared"
     return [
         "We compared ", Number(f"{len(arms):,}", EXPERIMENT, "arms", "items"), " arms (", *listed(shown),
-        "; baseline ", Quote(experiment.baseline, EXPERIMENT, "baseline"), "), which differ in ", *listed(factors),
-        " and in nothing else. ",
+        "; baseline ", Quote(experiment.baseline, EXPERIMENT, "baseline"), "), which differ in ",
+        *(listed(differing) or ["nothing that a factor declares"]), f"{rest}. ",
     ]  # fmt: skip
 
 
@@ -153,18 +157,24 @@ def _setting(results: Results, path: str, get: Callable[[Arm], Any]) -> list[Par
     for name in results.arms:
         by_value.setdefault(get(results.experiment.arms[name]), []).append(name)
     if len(by_value) == 1:
-        return [_part(next(iter(by_value)), f"arms.*.{path}")]
+        return [_part(next(iter(by_value)), *_source_of_all(results, path))]
     groups: list[Sentences] = []
     for value, arms in list(by_value.items())[:MOST]:
         names: list[Sentences] = [[Quote(arm, COMPARISON, "arms.*")] for arm in arms[:MOST]]
-        groups.append([_part(value, f"arms.{arms[0]}.{path}"), " (", *listed(names), ")"])
+        groups.append([_part(value, *source_of(results, arms[0], path)), " (", *listed(names), ")"])
     return listed(groups)
 
 
-def _part(value: Any, field: str) -> Part:
+def _source_of_all(results: Results, path: str) -> tuple[str, str]:
+    """Of a setting that all arms share; the first arm's alone where it was tuned."""
+    source = source_of(results, results.arms[0], path)
+    return (EXPERIMENT, f"arms.*.{path}") if source[0] == EXPERIMENT else source
+
+
+def _part(value: Any, file: str, field: str) -> Part:
     if isinstance(value, str):
-        return Quote(value, EXPERIMENT, field)
-    return Number(f"{value:g}" if isinstance(value, float) else f"{value:,}", EXPERIMENT, field)
+        return Quote(value, file, field)
+    return Number(f"{value:g}" if isinstance(value, float) else f"{value:,}", file, field)
 
 
 def _profile(results: Results) -> list[Part]:

@@ -100,9 +100,15 @@ def recomputed(folder: Path, number: Number) -> float:
 
 
 def stands(folder: Path, part: Number | Quote) -> bool:
-    """Whether the records say what is shown: a number to its last digit, a quotation from its first letter."""
+    """Whether the records say what is shown: a number to its last digit, a quotation from its first letter.
+
+    A quotation of a field that holds keys is one of them.
+    """
     if isinstance(part, Quote):
-        return any(str(value).startswith(part.text) for value in values(folder, part.file, part.field))
+        found = values(folder, part.file, part.field)
+        return any(
+            part.text in one if isinstance(one, dict) else str(one).startswith(part.text) for one in found
+        )
     shown = part.text.replace(",", "").replace("\N{MINUS SIGN}", "-")
     decimals = len(shown.partition(".")[2]) if "e" not in shown else 0
     found = values(folder, part.file, part.field) if part.how == "one of" else [recomputed(folder, part)]

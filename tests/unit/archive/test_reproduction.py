@@ -1,4 +1,4 @@
-"""What came out when an archive was run again: the same bits, the same within its intervals, or something else."""
+"""What came out when an archive was run again: the same bits, the same within chance, or something else."""
 
 import json
 import shutil
@@ -6,10 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from assay.archive.reproduce import Again, NotReproduced, _refuse_other_data, reproduce, unlike_lock
-from assay.archive.reproduction import Circumstance, Reproduction, reproduction
+from assay.archive.reproduction import Circumstance, Reproduction, changed_p, reproduction
 from assay.cli import main
 from assay.comparison.model import Comparison
 from assay.comparison.run import read_experiment
@@ -93,14 +94,51 @@ def test_elsewhere_numbers_may_differ_within_their_intervals(archived: Path, ane
     found = outcome(archived, anew)
     assert found.word == "consistent" and not found.same_bits_expected
     assert [one.what for one in found.circumstances] == ["processor"]
-    assert found.sentence.startswith("Reproduced within its intervals: 0 of 6 runs came out to the bit")
+    assert found.sentence.startswith("Reproduced within chance: 0 of 6 runs came out to the bit")
 
     def far(one: dict[str, Any]) -> None:
         if one["metric"] == "accuracy":
             one["line"]["estimate"] = high + 0.01
 
     change_comparison(anew, far)
-    assert outcome(archived, anew).word == "different"
+    found = outcome(archived, anew)
+    assert found.word == "consistent" and {one.p for one in found.estimates if one.learnt} <= {1.0, None}
+
+    def shifted(one: dict[str, Any]) -> None:
+        if one["metric"] == "accuracy":
+            for seed, value in one["line"]["differences"].items():
+                one["line"]["differences"][seed] = value + 0.1 + 1e-4 * int(seed)
+
+    change_comparison(anew, shifted)
+    found = outcome(archived, anew)
+    (told,) = [one for one in found.estimates if one.metric == "accuracy"]
+    assert found.word == "different" and told.agrees is False and told.p is not None and told.p < 0.001
+
+
+def test_the_test_of_what_changed_is_scipys() -> None:
+    from scipy.stats import ttest_rel
+
+    before = {"0": 0.01, "1": 0.03, "2": -0.01, "3": 0.02}
+    after = {"0": 0.02, "1": 0.02, "2": 0.01, "3": 0.05}
+    expected = ttest_rel(list(after.values()), list(before.values())).pvalue
+    assert changed_p(before, after) == pytest.approx(expected)
+    assert changed_p(before, before) == 1.0
+    assert changed_p(before, {seed: value + 0.25 for seed, value in before.items()}) == pytest.approx(
+        0, abs=1e-9
+    )
+    assert changed_p(before, {"0": 0.1}) is None and changed_p({"0": 0.1}, {"0": 0.1}) is None
+
+
+def test_honest_runs_are_rarely_told_apart() -> None:
+    """Independent luck at the same six seeds: a twentieth at most, where intervals alone would miss in a third of cases."""
+    generator = np.random.default_rng(5)
+    draws = generator.normal(size=(400, 2, 6))
+    p = [
+        changed_p(dict(zip("012345", one, strict=True)), dict(zip("012345", other, strict=True)))
+        for one, other in draws
+    ]
+    share = np.mean([value is not None and value <= 0.05 for value in p])
+    assert 0.02 < share < 0.083, "three standard errors"
 
 
 def test_an_opposite_verdict_is_never_a_reproduction(archived: Path, anew: Path, tmp_path: Path) -> None:

@@ -107,6 +107,33 @@ def test_several_metrics_share_the_rate_of_false_alarms(side: Side) -> None:
     assert case.outcome == "inconclusive" and "Holm" in case.sentence
 
 
+@pytest.mark.parametrize(
+    ("looks", "spending", "by", "decision"),
+    [
+        (None, "obrien-fleming", -0.03, "worse"),
+        ([6, 12], "obrien-fleming", -0.03, "inconclusive"),
+        ([6, 12], "obrien-fleming", 0.0, "inconclusive"),
+        ([6, 12], "pocock", -0.03, "worse"),
+        ([6, 12], "pocock", 0.0, "pass"),
+    ],
+)
+def test_looks_share_the_error_rate(
+    side: Side, looks: list[int] | None, spending: str, by: float, decision: str
+) -> None:
+    """Six pairs of one sign have p = 1/64: after six of twelve seeds O'Brien and Fleming's spending allows 0.006, Pocock's 0.03."""
+    comparison = {"resamples": 1000} | ({"looks": looks, "spending": spending} if looks else {})
+    options = {"settings": {"comparison": comparison}}
+    found = gate(
+        candidate=side("candidate", moved(GOOD, by), **options), baseline=side("baseline", **options)
+    )
+    assert found.decision == decision
+    assert any("after 6 of 12 seeds" in note for note in found.notes) == (looks is not None)
+    lost = gate(
+        candidate=side("lost", {"accuracy": [None] * 6}, **options), baseline=side("baseline", **options)
+    )
+    assert outcome(lost, "completed")[0] == ("inconclusive" if spending != "pocock" and looks else "worse")
+
+
 # --- counts and costs ---------------------------------------------------------------------------------------
 
 
@@ -203,7 +230,7 @@ DIFFERENCES: list[tuple[dict[str, Any], str, str | None]] = [
     ({"change": {"image": {"sif_sha256": "9" * 64}}}, "image", "image"),
     ({"change": {"sources": "1" * 64}}, "code", "code"),
     ({"settings": {"seeds": [1, 2, 3, 4, 5, 6]}}, "seeds", None),
-    ({"metrics": [{"name": "accuracy", "margin": 0.5}]}, "metrics, margins or level", "judging"),
+    ({"metrics": [{"name": "accuracy", "margin": 0.5}]}, "metrics, margins, level or looks", "judging"),
 ]
 
 
