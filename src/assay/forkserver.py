@@ -181,7 +181,15 @@ def _fork(client: socket.socket, inherited: tuple[socket.socket, ...]) -> int | 
     request, descriptors = received
     # A signal for a child that has not come to its own handling of it yet waits, where this process would ignore it.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
-    child = os.fork()
+    try:
+        child = os.fork()
+    except OSError as error:  # no room for another process: those that run are not to end for that
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        client.close()
+        print(f"assay: no process could be started for a job: {error.strerror}", file=sys.stderr)
+        return None
     if child:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         with contextlib.suppress(PermissionError):

@@ -1,6 +1,7 @@
 """The server that forks jobs: the child behaves as a process of its own, and ends with its client and owner."""
 
 import array
+import errno
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from assay import forkserver
 from assay.forkserver import VARIABLE, Server
 
 ENTRY = """
@@ -186,6 +188,30 @@ def test_a_client_killed_while_it_asks_takes_nobody_along(server: Server, entry:
     connection.sendall(request[:10])
     connection.close()
     still_serves(entry)
+
+
+def open_files() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def test_where_no_process_can_be_started_one_client_is_told_and_the_others_go_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused() -> int:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(forkserver.os, "fork", refused)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        files = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0, 1, 2]))]
+        ours.sendmsg([struct.pack("!I", 2)], files)
+        ours.sendall(b"{}")
+        before, mask = open_files(), signal.pthread_sigmask(signal.SIG_BLOCK, [])
+        assert forkserver._fork(theirs, ()) is None
+        assert ours.recv(4, socket.MSG_WAITALL) == b"", "the client hears of it"
+    assert open_files() == before - 2, "files of the client stay open"
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == mask
+    assert "no process could be started" in capsys.readouterr().err
 
 
 def test_a_signal_before_the_child_has_begun_is_not_lost(server: Server, entry: Path) -> None:

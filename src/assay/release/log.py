@@ -240,8 +240,11 @@ class PredictionLog:
             try:
                 self._write(b"".join(self._pending))
             except OSError as error:
-                if self._path is not None and not self._size:
-                    self._path.unlink(missing_ok=True)
+                with contextlib.suppress(
+                    OSError
+                ):  # where nothing can be written, nothing can be removed either
+                    if self._path is not None and not self._size:
+                        self._path.unlink(missing_ok=True)
                 self._close_file()
                 self._warn(f"{self._folder}: the prediction log cannot be written: {error.strerror}")
                 return
@@ -259,8 +262,8 @@ class PredictionLog:
                 size += sum(map(len, made))
                 self._pending += made
             if not self._pending:
-                few.extend(self._queue)
-                self._queue.clear()
+                # One by one: what is put meanwhile stays.
+                few.extend(self._queue.popleft() for _ in range(len(self._queue)))
         self._taken_bytes += size
         self._pending += self._lines(few)
 
@@ -314,9 +317,10 @@ class PredictionLog:
         return self._file
 
     def _close_file(self) -> None:
-        if self._file is not None:
-            os.close(self._file)
-        self._file = self._path = None
+        file, self._file, self._path = self._file, None, None
+        if file is not None:
+            with contextlib.suppress(OSError):
+                os.close(file)
 
     def _warn(self, text: str) -> None:
         if time.monotonic() - self._warned >= QUIET:

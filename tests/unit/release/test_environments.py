@@ -12,7 +12,7 @@ import pytest
 
 from assay.cli import main
 from assay.release.bundle.read import read
-from assay.release.environments.image import lacks
+from assay.release.environments.image import _KEEPER, lacks
 from assay.release.environments.place import About, Place, PlaceError, alone, lease, name_of
 from assay.release.environments.prepare import prepare
 from assay.release.environments.prune import prune
@@ -276,3 +276,27 @@ def test_the_command(
     assert main(["release", "env", "prune"]) == 2
     assert "state.json" in capsys.readouterr().err
     assert read(registry.resolve("@champion")).manifest.version == version
+
+
+BETWEEN = """
+import os, signal
+def and_then_asked_to_end(function):
+    def called(*arguments, **options):
+        found = function(*arguments, **options)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return found
+    return called
+"""
+
+
+@pytest.mark.parametrize(
+    ("after", "first", "status"),
+    [("wait", "exit(7)", 7), ("posix_spawn", "__import__('time').sleep(60)", 241)],
+)
+def test_what_runs_first_in_an_image_is_asked_to_end_at_any_moment(
+    after: str, first: str, status: int
+) -> None:
+    """Before it can pass that on, and when there is nobody left to pass it to: it stays until all have ended."""
+    text = f"{BETWEEN}\nos.{after} = and_then_asked_to_end(os.{after})\n{_KEEPER}"
+    done = subprocess.run([sys.executable, "-P", "-c", text, "-c", first], capture_output=True, timeout=300)
+    assert (done.returncode, done.stderr) == (status, b"")

@@ -1,6 +1,7 @@
 """The identity service as the controller keeps it: what does not come up is told, and starts elsewhere."""
 
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -72,8 +73,11 @@ def test_a_worker_that_was_left_over_ends_and_its_port_is_kept(kept: Identity) -
     known = read_file(file, Known)
     assert known is not None
     write_file(file, Known(process=Process(pid=1, started=-2), port=known.port))
-    until_it_answers(kept)
-    assert not known.process.alive
+    with subprocess.Popen(["tail", "-f", file.with_name("output.log")], stdout=subprocess.DEVNULL) as reader:
+        until_it_answers(kept)
+        assert not known.process.alive
+        assert reader.poll() is None, "who reads what it prints is none of its workers"
+        reader.kill()
     assert kept.address == address
 
 

@@ -1,7 +1,9 @@
 """The prediction log: whole lines, in bounded time and space, and no request waits for it."""
 
+import errno
 import fcntl
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -12,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -22,6 +25,7 @@ from assay.release.log import PredictionLog, Served, lines, prune
 from assay.release.observations import Prediction
 
 PATIENCE = 60.0
+_close = os.close
 
 
 def served(number: int = 0, samples: int = 1, **changes: Any) -> Served:
@@ -119,6 +123,33 @@ def test_lines_wait_until_answers_are_sent_and_keep_their_order(
     assert writer.counts() == (2 * log.BATCH + 3, 0, 0)
 
 
+def test_what_is_put_while_lines_are_taken_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between any two lines of what takes them."""
+    monkeypatch.setattr(log, "AGE", PATIENCE)
+    writer = PredictionLog(tmp_path)
+    numbers = iter(range(log.BATCH - 1))
+
+    def put(frame: FrameType, event: str, _: object) -> Any:
+        if frame.f_code is PredictionLog._take.__code__ and event == "line":
+            for number in itertools.islice(numbers, 1):
+                writer.put(served(number))
+        return put
+
+    before = sys.gettrace()
+    sys.settrace(put)
+    try:
+        writer._take()
+    finally:
+        sys.settrace(before)
+    number = next(numbers)
+    writer.put(served(number))
+    writer.close(PATIENCE)
+    assert sorted(int(found["request_id"][1:]) for found in written(tmp_path)) == list(range(number + 1))
+    assert number > 3 and writer.counts() == (number + 1, 0, 0)
+
+
 def test_a_line_does_not_wait_for_the_next(tmp_path: Path) -> None:
     writer = PredictionLog(tmp_path)
     writer.put(served())
@@ -202,6 +233,25 @@ def test_a_full_disk_costs_lines_that_are_counted_and_leaves_no_half_line(tmp_pa
     assert len(written(tmp_path)) == counted
     assert all(path.stat().st_size for path in tmp_path.iterdir()), "empty files pile up"
     assert "cannot be written" in done.stderr
+
+
+def test_a_disk_that_is_made_read_only_for_a_while_ends_no_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even the empty file can be removed then."""
+
+    def refused(*_: object, **__: object) -> int:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    with monkeypatch.context() as read_only:
+        read_only.setattr(log.os, "write", refused)
+        read_only.setattr(Path, "unlink", refused)
+        read_only.setattr(log.os, "close", lambda file: (_close(file), refused()))
+        writer = PredictionLog(tmp_path)
+        writer.put(served())
+        eventually(lambda: writer._number > 1 or not writer._thread.is_alive())
+    eventually(lambda: writer.counts().written == 1)
+    writer.close(PATIENCE)
 
 
 def test_a_disk_that_hangs_delays_no_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

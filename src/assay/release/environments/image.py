@@ -29,9 +29,16 @@ _INSTALL = (
 _KEEPER = """
 import ctypes, os, signal, sys
 ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
-first = os.posix_spawn(sys.executable, [sys.executable, "-P", *sys.argv[1:]], os.environ)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+first = os.posix_spawn(sys.executable, [sys.executable, "-P", *sys.argv[1:]], os.environ, setsigmask=[])
 status = None
-signal.signal(signal.SIGTERM, lambda number, _: status is None and os.kill(first, number))
+def pass_on(number, _):
+    try:
+        status is None and os.kill(first, number)
+    except ProcessLookupError:  # reaped a moment ago
+        pass
+signal.signal(signal.SIGTERM, pass_on)
+signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
 while True:
     try:
         child, ended = os.wait()

@@ -14,7 +14,7 @@ from assay.release.layout import Layout
 from assay.release.ports import free_port
 from assay.release.ramp.parts import PartError
 from assay.release.routing.front import port_is_free
-from assay.release.routing.processes import holders, send
+from assay.release.routing.processes import printing_to, send
 from assay.release.schema import Release
 from assay.release.security.service import identity_process
 from assay.release.server.files import Process, process_of, read_file, write_file
@@ -71,7 +71,7 @@ class Identity:
 
     def _end_left_over(self) -> None:
         """A worker whose master was killed goes on, and holds the port: its output tells it."""
-        for process in holders(self._folder / "output.log"):
+        for process in printing_to(self._folder / "output.log"):
             send(process, signal.SIGTERM)
 
     def _port(self, known: Known | None) -> int | None:

@@ -66,10 +66,11 @@ class Active:
     def now(self) -> tuple[Held, bool]:
         """It, and whether it is halted."""
         while self._held is None or self._seen != self._at():
-            self._seen = self._at()
+            seen = self._at()
             folder = Path(self._link).resolve()
+            # Seen only once it is read: one that could not be read is read at the next look.
             self._held = _opened(folder / FILE)
-            self._go = str(folder / GO)
+            self._seen, self._go = seen, str(folder / GO)
         return self._held, not os.access(self._go, os.F_OK)
 
     def _at(self) -> tuple[int, int]:

@@ -41,6 +41,12 @@ def holders(path: Path) -> list[int]:
     return holding(lambda name: name == real)
 
 
+def printing_to(path: Path) -> list[int]:
+    """This user's processes whose standard output a file is; who only reads it is none of them."""
+    real = str(path.resolve())
+    return [pid for pid in holders(path) if _link(Path(f"/proc/{pid}/fd/1")) == real]
+
+
 def holding(meant: Callable[[str], bool]) -> list[int]:
     """This user's processes that have a file open whose name (as the kernel has it, without links) is meant."""
     found = []
@@ -75,6 +81,13 @@ def wait_for(condition: Callable[[], bool], seconds: float) -> bool:
             return False
         time.sleep(0.02)
     return True
+
+
+def _link(path: Path) -> str:
+    try:
+        return str(path.readlink())
+    except OSError:
+        return ""
 
 
 def _has_open(process: Path, meant: Callable[[str], bool]) -> bool:

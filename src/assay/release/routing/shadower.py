@@ -23,7 +23,7 @@ from assay.release.layout import Layout
 from assay.release.routing.copies import LOST, received, receiver
 from assay.release.routing.lines import Lines
 from assay.release.routing.plan import FrontError, check_address
-from assay.release.routing.processes import command_line, ended, wait_for
+from assay.release.routing.processes import command_line, ended, send, wait_for
 from assay.release.routing.rotation import shift
 from assay.release.routing.split import murmur2
 from assay.release.routing.upstream import NoAnswer, Upstream, Versions
@@ -96,9 +96,9 @@ class Shadower:
 
     def stop(self) -> None:
         if (pid := self.running()) is not None:
-            os.kill(pid, signal.SIGTERM)
+            send(pid, signal.SIGTERM)
             if not wait_for(lambda: ended(pid), 10.0):
-                os.kill(pid, signal.SIGKILL)
+                send(pid, signal.SIGKILL)
         self._pid.unlink(missing_ok=True)
 
     def counts(self) -> Counts | None:

@@ -1,11 +1,15 @@
 """Copies of requests: handed over without waiting, lost where they must be, and counted."""
 
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from assay.release.layout import Layout
 from assay.release.routing.copies import DIRECT, Copies, received, receiver, unpacked
+from assay.release.routing.shadower import Shadower
 
 HEADERS = {
     b"authorization": b"Bearer x",
@@ -94,3 +98,14 @@ def test_nobody_is_not_looked_for_at_each_request(tmp_path: Path, monkeypatch: p
 def test_what_is_no_copy(datagram: bytes) -> None:
     with pytest.raises(ValueError):
         unpacked(datagram)
+
+
+def test_a_shadow_that_ended_a_moment_ago_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ended the controller, which asked it to end."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as program:
+        program.wait()
+    shadower = Shadower(Layout(tmp_path))
+    monkeypatch.setattr(shadower, "running", lambda: program.pid)
+    shadower.stop()

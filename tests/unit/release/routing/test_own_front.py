@@ -54,6 +54,20 @@ def test_a_change_is_seen_at_the_next_look_and_a_halt_too(tmp_path: Path) -> Non
     assert active.now() == (second, False)
 
 
+def test_a_change_that_could_not_be_read_is_read_at_the_next_look(tmp_path: Path) -> None:
+    """As where a worker had no descriptor left: it went on with the generation before, share and all."""
+    hold(tmp_path, HELD)
+    active = Active(tmp_path)
+    assert active.now() == (HELD, False)
+    second = replace(HELD, generation=2, share=0.0)
+    file = hold(tmp_path, second) / FILE
+    file.rename(tmp_path / "away")
+    with pytest.raises(OSError):
+        active.now()
+    (tmp_path / "away").rename(file)
+    assert active.now() == (second, False)
+
+
 def test_lines_go_to_the_file_that_has_the_name(tmp_path: Path) -> None:
     path, lines = tmp_path / "log", Lines()
     lines.write(str(path), {"n": 1})
