@@ -101,8 +101,13 @@ def _delegate(connection: socket.socket, script: str, arguments: list[str]) -> i
     descriptors = array.array("i", [0, 1, 2])
     connection.sendmsg([_LENGTH.pack(len(request))], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)])
     connection.sendall(request)
+
+    def hand_on(received: int, _: object) -> None:
+        with contextlib.suppress(OSError):  # the child has just ended: its status is on the way
+            connection.sendall(bytes([received]))
+
     for number in FORWARDED:
-        signal.signal(number, lambda received, _: connection.sendall(bytes([received])))
+        signal.signal(number, hand_on)
     status = b""
     with contextlib.suppress(ConnectionError):
         status = connection.recv(_LENGTH.size, socket.MSG_WAITALL)
@@ -130,7 +135,8 @@ def serve(listener: socket.socket) -> None:
     while True:
         for key, _ in selector.select():
             if key.fileobj is sys.stdin:
-                _end_all(clients)
+                with contextlib.suppress(TimeoutError):
+                    end_descendants(os.getpid())  # what a dead child left behind, and came here, included
                 shutil.rmtree(Path(listener.getsockname()).parent, ignore_errors=True)
                 return
             if key.fileobj is woken:
@@ -293,11 +299,6 @@ def _end_strays(clients: dict[int, socket.socket]) -> None:
     for stray in set(children(os.getpid())) - clients.keys():
         with contextlib.suppress(ProcessLookupError):
             os.kill(stray, signal.SIGKILL)
-
-
-def _end_all(clients: dict[int, socket.socket]) -> None:
-    for child in clients:
-        _kill(child)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import array
 import errno
 import json
 import os
+import re
 import signal
 import socket
 import struct
@@ -42,6 +43,12 @@ def main(argv=None):
         torch.set_num_threads(2)
         a = torch.randn(400, 400)
         print(float((a @ a).sum()))
+        return 0
+    if argv[0] == "fork":
+        if os.fork() == 0:
+            os.setsid()
+            Path(argv[1]).write_text(str(os.getpid()))
+        time.sleep(600)
         return 0
     if argv[0] == "wait":
         time.sleep(600)
@@ -135,6 +142,36 @@ def test_signal_is_handed_on(server: Server, entry: Path, tmp_path: Path) -> Non
     client.terminate()
     assert client.wait(timeout=300) == 7
     assert ended.read_text() == "asked to end"
+
+
+def test_a_signal_after_the_childs_end_does_not_hide_how_it_ended(entry: Path) -> None:
+    """A client that stood still finds both, the status from a server that has closed the connection."""
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
+        address = f"{folder}/socket"  # a path of pytest's may be too long for one
+        listener.bind(address)
+        listener.listen()
+        with start(entry, "wait", **{VARIABLE: address}) as client:
+            connection, _ = listener.accept()
+            wait_for(lambda: catches(client.pid, signal.SIGUSR1))
+            client.send_signal(signal.SIGSTOP)
+            request = connection.recv(4)
+            connection.recv(*struct.unpack("!I", request), socket.MSG_WAITALL)
+            connection.sendall(struct.pack("!I", 7))
+            connection.close()
+            client.terminate()
+            client.send_signal(signal.SIGCONT)
+            _, errors = client.communicate(timeout=300)
+        assert client.returncode == 7, errors
+
+
+def catches(process: int, number: int) -> bool:
+    caught = re.search(r"^SigCgt:\s+(\w+)$", Path(f"/proc/{process}/status").read_text(), re.MULTILINE)
+    assert caught is not None
+    return bool(int(caught[1], 16) >> (number - 1) & 1)
+
+
+def parent_of(process: int) -> int:
+    return int(Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[1])
 
 
 def test_killed_client_takes_its_child_along(server: Server, entry: Path, tmp_path: Path) -> None:
@@ -232,7 +269,10 @@ def test_a_childs_temporary_files_are_where_its_client_wants_them(
 
 
 def test_all_ends_with_the_owner(entry: Path, tmp_path: Path) -> None:
-    """An owner killed outright leaves neither server nor children behind, nor the files that PyTorch made for them."""
+    """An owner killed outright leaves neither server nor children behind, nor the files that PyTorch made for them.
+
+    Nor what a child left that died a moment after it: the server, which a silent client holds up, hears of both at once.
+    """
     temporary = Path(tempfile.mkdtemp())  # a socket's path is short
     owner_code = (
         "import subprocess, sys, time; from assay.forkserver import Server; s = Server();"
@@ -250,8 +290,22 @@ def test_all_ends_with_the_owner(entry: Path, tmp_path: Path) -> None:
     server_pid = int(number)
     wait_for(lambda: started.exists() and started.read_text() != "")
     child = int(started.read_text())
-    os.kill(owner.pid, signal.SIGKILL)
-    owner.wait()
+    forked = tmp_path / "forked"
+    with (
+        start(entry, "fork", str(forked), **{VARIABLE: address}) as client,
+        socket.socket(socket.AF_UNIX) as silent,
+    ):
+        wait_for(lambda: forked.exists() and forked.read_text() != "")
+        stray = int(forked.read_text())
+        silent.connect(address)
+        os.kill(owner.pid, signal.SIGKILL)
+        owner.wait()
+        parent = parent_of(stray)
+        os.kill(parent, signal.SIGKILL)
+        wait_for(lambda: parent_of(stray) == server_pid)
+        silent.close()
+        client.communicate(timeout=300)
     wait_for(lambda: not alive(child) and not alive(server_pid))
+    assert not alive(stray)
     assert Path(address).is_relative_to(temporary)
     temporary.rmdir()

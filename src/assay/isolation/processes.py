@@ -145,11 +145,15 @@ def end_descendants(root: int) -> dict[int, int]:
         if not alive:
             return reap() if root == os.getpid() else {}
         dead |= set(filter(_is_zombie, alive))
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{len(set(alive) - dead)} processes could not be killed")
+        if time.monotonic() > deadline and (left := set(alive) - dead):
+            raise TimeoutError(f"{len(left)} processes could not be killed")
         time.sleep(0.002)
 
 
 def _is_zombie(process: int) -> bool:
-    state = _read(process, "stat").rpartition(b")")[2].split()
-    return not state or state[0] in (b"Z", b"X")
+    """Whether a process is dead, with all of its threads.
+
+    Its first thread may be gone before the others, which hold its memory, its files and the children that they started.
+    """
+    fields = _read(process, "stat").rpartition(b")")[2].split()
+    return not fields or (fields[0] in (b"Z", b"X") and int(fields[17]) <= 1)

@@ -218,14 +218,14 @@ def _end(services: list[Service]) -> None:
 
 
 def _born(process: int) -> int | None:
-    """When a process began, in the kernel's ticks since boot; None where it is gone."""
+    """When a process began, in the kernel's ticks since boot; None where it is gone, with all of its threads."""
     with contextlib.suppress(ChildProcessError, OSError):
         os.waitpid(process, os.WNOHANG)  # one of this process's own that ended would stay a zombie
     try:
         fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
-    return None if fields[0] in "ZX" else int(fields[19])
+    return None if fields[0] in "ZX" and int(fields[17]) <= 1 else int(fields[19])
 
 
 def _save(state: Path, services: list[Service]) -> None:

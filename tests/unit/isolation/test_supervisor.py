@@ -7,9 +7,11 @@ import time
 from pathlib import Path
 
 import pytest
+from leaderless import leaderless, threads
 from supervised_jobs import Supervised, is_alive, wait_for_end
 
 from assay.isolation.attempts import Attempt, last_attempt
+from assay.isolation.processes import end_descendants
 
 SLEEPER = """
 if os.fork() == 0:
@@ -95,6 +97,24 @@ for _ in range(4):
 time.sleep(600)
 """
     assert "crossed out_of_memory" in finish(supervised(body, before=late))[1], "its pipe was held on to"
+
+
+def test_who_has_lost_only_its_first_thread_is_not_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its memory, its files and the children of its other threads are held until the last of them is gone."""
+    told: list[int] = []
+    kill = os.kill
+
+    def late(process: int, number: int) -> None:
+        told.append(process)
+        if told.count(process) > 1:
+            kill(process, number)
+
+    with leaderless() as (parent, process):
+        assert threads(process) == 2
+        monkeypatch.setattr(os, "kill", late)
+        end_descendants(parent)
+        monkeypatch.undo()
+        assert told[:2] == [process, process] and threads(process) == 1
 
 
 def test_a_job_ends_with_its_supervisor(supervised: Supervised, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from leaderless import leaderless, wait_until_dead
 from ports import free_port
 
 from assay.cli import main
@@ -144,6 +145,14 @@ def test_a_program_that_does_not_end_is_killed(alone, capsys, monkeypatch):
     service = started(alone)["prometheus"]
     assert main(["monitor", "stop"]) == 0
     assert not service.runs
+
+
+def test_a_service_runs_until_the_last_of_its_threads_is_gone():
+    with leaderless() as (_, process):
+        assert stack._born(process) is not None
+        os.kill(process, signal.SIGKILL)
+        wait_until_dead(process)
+        assert stack._born(process) is None
 
 
 def test_a_process_of_the_same_number_is_not_taken_for_ours(alone, capsys):

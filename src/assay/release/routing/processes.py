@@ -19,12 +19,16 @@ def command_line(pid: int) -> str:
 
 
 def ended(pid: int) -> bool:
-    """Whether a process is gone, or only waits for its parent to notice."""
+    """Whether a process is gone, or only waits for its parent to notice.
+
+    Its first thread may be gone before the others, which hold its files and ports.
+    """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except OSError:
         return True
-    return stat.rpartition(")")[2].split()[0] in "ZX"
+    fields = stat.rpartition(")")[2].split()
+    return fields[0] in "ZX" and int(fields[17]) <= 1
 
 
 def children(pid: int) -> list[int]:

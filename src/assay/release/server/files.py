@@ -39,12 +39,15 @@ class Process(Typed):
 
 
 def started_at(pid: int) -> int | None:
-    """When a process began, in clock ticks since the machine did; None: there is none, or it only waits to be reaped."""
+    """When a process began, in clock ticks since the machine did; None: there is none, or it only waits to be reaped.
+
+    Its first thread may be gone before the others, which hold its files and ports.
+    """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
-    return None if fields[0] in "ZX" else int(fields[19])
+    return None if fields[0] in "ZX" and int(fields[17]) <= 1 else int(fields[19])
 
 
 def this_process() -> Process:
