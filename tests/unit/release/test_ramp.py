@@ -236,6 +236,30 @@ def test_a_front_that_does_not_obey_stops_the_ramp_and_is_asked_again(world: Wor
     assert ticks(world, built).phase == "promoted"
 
 
+def test_a_registry_that_does_not_answer_holds_the_alias_back_and_no_user(world: World) -> None:
+    built = begun(world)
+    until(world, built, "bake")
+    world.broken["registry"] = "no server there"
+    until(world, built, "retire")
+    ticks(world, built, most=50)
+    assert built.state.phase == "retire" and world.named == "old"
+    assert world.real == Real(1.0, 0.0, early=True) and world.services["stable"] == "new"
+    assert "registry: no server there" in built.progress.trouble
+    del world.broken["registry"]
+    assert ticks(world, built).phase == "promoted" and world.named == "new"
+
+
+def test_a_record_that_cannot_be_written_holds_the_ramp_and_no_roll_back(world: World) -> None:
+    built = begun(world)
+    until(world, built, "step", 0)
+    world.broken["record"] = "read-only"
+    ticks(world, built, most=100)
+    assert built.state.step == 0 and "registry: read-only" in built.progress.trouble
+    order(world, "rollback")
+    ticks(world, built, most=2)
+    assert world.real == Real(0.0, 0.0, early=False)
+
+
 def test_a_front_that_someone_changed_is_brought_back(world: World) -> None:
     built = begun(world)
     until(world, built, "step", 1)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import orjson
 import pytest
+import torch
 import uvloop
 from asgi import request
 from made_bundle import made_bundle, made_results
@@ -366,6 +367,16 @@ def test_settings_come_from_the_release_and_what_is_wrong_is_named(bundle, tmp_p
         assert not set(both[0]) & set(both[1]) and len(both[0]) == len(both[1]) == half
     assert [cores_of([4, 5, 6, 7], 2, place) for place in (0, 1)] == [[4, 5], [6, 7]]
     assert cores_of([4], 2, 1) == [4]
+
+
+def test_a_worker_computes_by_as_many_threads_as_it_was_told(bundle):
+    before = torch.get_num_threads()
+    try:
+        for serving, threads in ((Serving(threads=2), 2), (Serving(), 1)):
+            make_application(Settings(bundle=bundle.folder, serving=serving))
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("new_loop", [uvloop.new_event_loop, asyncio.new_event_loop])

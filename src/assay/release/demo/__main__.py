@@ -60,6 +60,7 @@ def run(bad: Bad, work: Path, front: str, rate: float) -> int:
         print(f"{time.monotonic() - began:6.1f} s  {text}", flush=True)
 
     say(f"two models of handwritten digits; the candidate {_fault(bad)}")
+    say("they are trained, compared and bundled first, unless an earlier demonstration has done so")
     stable, candidate = bundles(work, bad)
     _private, public = make_keys(work / "keys")
     content = release_file(bad, work, front, public, candidate)
