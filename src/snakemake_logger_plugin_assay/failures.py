@@ -22,6 +22,8 @@ class Failures:
 
     titles: dict[int, str] = field(default_factory=dict)
     told: set[tuple[int, str]] = field(default_factory=set)
+    silent: dict[int, str] = field(default_factory=dict)
+    """Told at the end: a log that is empty may have been emptied by the next attempt, which then says it again."""
     interrupted: bool = False
 
     def add(self, number: int, title: str, logs: list[str]) -> str | None:
@@ -30,17 +32,22 @@ class Failures:
         log = texts[0] if texts else None
         end = "\n".join(filter(None, [last_lines(log), *map(cluster_lines, texts[1:])]))
         self.titles[number] = title
+        where = "" if log is None else f" ({log})"
+        if not end:
+            self.silent[number] = f"{title} failed and said nothing{where}"
+            return None
+        self.silent.pop(number, None)
         # Another attempt is another process, another Slurm job, another second.
         same = (number, re.sub(r"\d+", "#", end))
         if self.interrupted or same in self.told or len(self.told) >= MOST_TOLD:
             return None
         self.told.add(same)
-        where = "" if log is None else f" ({log})"
-        return f"{title} failed{where}:\n{end}" if end else f"{title} failed and said nothing{where}"
+        return f"{title} failed{where}:\n{end}"
 
     def mended(self, number: int) -> None:
         """The job was tried again and finished."""
         self.titles.pop(number, None)
+        self.silent.pop(number, None)
 
     def summary(self) -> str:
         """What to read last, after everything else that could run has run."""
@@ -50,8 +57,9 @@ class Failures:
         rest = len(titles) - MOST_TOLD
         named = "; ".join(titles[:MOST_TOLD]) + (f"; and {rest} more" if rest > 0 else "")
         count = f"{len(titles)} job{'s' if len(titles) != 1 else ''}"
+        silent = "".join(f"\n{text}" for text in list(self.silent.values())[:MOST_TOLD])
         return (
-            f"\n{count} failed: {named}.\n"
+            f"{silent}\n{count} failed: {named}.\n"
             "There is no verdict without them. What is done stays done: mend the cause, then run the same command."
         )
 

@@ -5,6 +5,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from snakemake_logger_plugin_assay.failures import LAST_LINES, MOST_TOLD, Failures
 from snakemake_logger_plugin_assay.progress import Progress
 
@@ -56,11 +58,32 @@ def test_a_job_that_is_tried_again_is_told_once_and_forgotten_when_it_succeeds(t
 def test_a_job_without_a_log_and_one_with_an_empty_log_are_told_too(tmp_path: Path) -> None:
     (tmp_path / "empty.log").touch()
     failures = Failures()
-    assert failures.add(1, "Report", [str(tmp_path / "none.log")]) == (
-        f"Report failed and said nothing ({tmp_path / 'none.log'})"
+    for number, title, logs in (
+        (1, "Report", [str(tmp_path / "none.log")]),
+        (2, "Compare", [str(tmp_path / "empty.log")]),
+        (3, "Train", []),
+    ):
+        assert failures.add(number, title, logs) is None, "the next attempt may say more"
+    silent = failures.summary().splitlines()
+    assert f"Report failed and said nothing ({tmp_path / 'none.log'})" in silent
+    assert f"Compare failed and said nothing ({tmp_path / 'empty.log'})" in silent
+    assert "Train failed and said nothing" in silent
+
+
+def test_a_log_that_the_next_attempt_has_emptied_says_nothing_only_if_it_stays_empty(tmp_path: Path) -> None:
+    """Snakemake starts the next attempt, which empties the log, while the failure is still to be told."""
+    log = tmp_path / "seed-1.log"
+    log.touch()
+    failures = Failures()
+    for number in (1, 2):
+        assert failures.add(number, f"Train b at seed {number}", [str(log)]) is None
+    failures.mended(2)
+    log.write_text("width is not a number\n")
+    assert failures.add(1, "Train b at seed 1", [str(log)]) == (
+        f"Train b at seed 1 failed ({log}):\n  width is not a number"
     )
-    assert failures.add(2, "Compare", [str(tmp_path / "empty.log")]) is not None
-    assert failures.add(3, "Train", []) == "Train failed and said nothing"
+    assert "said nothing" not in failures.summary()
+    assert "1 job failed: Train b at seed 1." in failures.summary()
 
 
 def test_what_slurm_says_of_a_job_stands_beside_its_own_words(tmp_path: Path) -> None:
@@ -75,10 +98,14 @@ def test_what_slurm_says_of_a_job_stands_beside_its_own_words(tmp_path: Path) ->
     assert failures.add(1, "Profile", logs) is None, "the same, of the next attempt"
 
 
-def test_a_sweep_whose_every_run_fails_does_not_flood_the_terminal() -> None:
+@pytest.mark.parametrize("said", ["no such file\n", ""])
+def test_a_sweep_whose_every_run_fails_does_not_flood_the_terminal(tmp_path: Path, said: str) -> None:
+    log = tmp_path / "log"
+    log.write_text(said)
     failures = Failures()
-    told = [failures.add(number, f"Train b at seed {number}", []) for number in range(1000)]
-    assert len([text for text in told if text]) == MOST_TOLD
+    told = [failures.add(number, f"Train b at seed {number}", [str(log)]) for number in range(1000)]
+    shown = [text for text in told if text] if said else failures.summary().split("said nothing")[1:]
+    assert len(shown) == MOST_TOLD
     assert f"and {1000 - MOST_TOLD} more" in failures.summary()
     assert "1000 jobs failed: Train b at seed 0; " in failures.summary()
 

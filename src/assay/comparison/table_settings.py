@@ -14,7 +14,7 @@ from assay.config.advice import advice, instead_of, reason, without_tags
 from assay.config.arm import Section
 from assay.config.errors import ConfigError, Problem, short
 from assay.config.looks import Spending
-from assay.config.metrics import METRICS, Direction, Metric, Scale
+from assay.config.metrics import METRICS, Direction, Metric, Scale, holds_every_difference
 from assay.config.schema import Comparison, MetricChoice
 from assay.config.yaml_file import read_yaml
 
@@ -127,6 +127,12 @@ def question_of(table: Table, settings: TableSettings) -> Question:
     problems += [
         text for metric in known.values() if metric is not None for text in _out_of_range(table, metric)
     ]
+    for choice in chosen:
+        metric = known[choice.name]
+        if metric is not None and holds_every_difference(metric, choice.margin):
+            size = choice.margin or 0
+            what = f"metric {choice.name}: margin {size:g} holds every difference between 0 and 1"
+            problems.append(f"{what}; write {size:g}% as {size / 100:g}")
     if problems:
         raise ValueError("\n".join(f"{file}: {text}" for text in problems))
     return Question(

@@ -70,7 +70,7 @@ def render(comparison: Comparison, place: Path | None, console: "Console") -> No
     for title, lines in (
         ("Other pairs", [one.sentence for one in comparison.metrics[0].between]),
         ("Undeclared differences", comparison.violations),
-        ("Runs that did not complete", _failures(comparison)),
+        ("What did not complete or does not count", _failures(comparison)),
         ("Warnings", comparison.warnings),
     ):
         if lines:

@@ -118,6 +118,8 @@ def reason(detail: ErrorDetails) -> str:
     if detail["type"] == "string_pattern_mismatch":
         form = "a name" if _is_name(detail) else "of the form that it must have"
         return f"{short(value)} is not {'a source' if detail['loc'][-1] == 'source' else form}"
+    if detail["type"] == "too_short" and not value:
+        return "is empty"
     message = detail["msg"].removeprefix("Input ").removeprefix("should")
     message = f"should{message}" if message != detail["msg"] else message[0].lower() + message[1:]
     message = message.partition(" or instance of ")[0]
@@ -138,6 +140,8 @@ def advice(detail: ErrorDetails, path: KeyPath, kind: Kind = EXPERIMENT) -> str:
         return NAME_ADVICE
     if error == "string_type" and isinstance(value, bool):
         return "YAML reads yes, no, on and off as true or false: put quotes around it"
+    if error == "string_type" and isinstance(value, int | float):
+        return f'put quotes around it: `{path[-1]}: "{value}"`'
     if error in {"model_type", "model_attributes_type", "dict_type"}:
         return "write keys with values below it"
     return "" if error == "value_error" else example(path, kind)

@@ -1,7 +1,7 @@
 """From an experiment file to a resolved experiment, or to everything that is wrong with it."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,8 @@ from assay.config.arm import ARM_SECTIONS, Arm
 from assay.config.bases import BASES, DEFAULT_BASE, SCHEME, own_base, parse
 from assay.config.errors import ConfigError, Problem, short
 from assay.config.errors import Path as KeyPath
-from assay.config.merge import merge
-from assay.config.metrics import METRICS, TO_TARGET
+from assay.config.merge import ends, holds, merge, value_at
+from assay.config.metrics import METRICS, TO_TARGET, holds_every_difference
 from assay.config.resolve import Difference, names_setting, undeclared
 from assay.config.schema import LEAST_NOISE_PAIRS, Experiment
 from assay.config.sweep import FIRST_SEED
@@ -63,7 +63,7 @@ def load(path: Path, *, overrides: Mapping[str, Any] | None = None) -> Experimen
     content, lines = read_yaml(path)
     if overrides:
         content = merge(content, overrides)
-    return _Reader(str(path), content, lines, set(_ends(overrides or {}))).read()
+    return _Reader(str(path), content, lines, set(ends(overrides or {}))).read()
 
 
 def from_mapping(content: Mapping[str, Any], *, file: str, lines: Lines | None = None) -> Experiment:
@@ -150,6 +150,9 @@ class _Reader:
                 instead = f"write 1 to {MOST_SEEDS}; at least 1, and six are the least for a verdict"
                 self._add(("seeds",), f"{short(seeds)} seeds", instead)
             rest["seeds"] = list(range(seeds if 1 <= seeds <= MOST_SEEDS else 1))
+        elif "seeds" in rest and not isinstance(seeds, list | bool):
+            self._add(("seeds",), f"{short(seeds)} is neither a whole number nor a list", example(("seeds",)))
+            rest["seeds"] = [0]
         sweep = rest.get("sweep")
         if isinstance(sweep, dict) and type(count := sweep.get("seeds")) is int and 1 <= count <= MOST_SEEDS:
             sweep["seeds"] = list(range(FIRST_SEED, FIRST_SEED + count))
@@ -208,7 +211,12 @@ class _Reader:
         """A validation error in the words and at the place of the file."""
         path = without_tags(detail["loc"])
         where = self._place(path, base)
-        if detail["type"] == "extra_forbidden":
+        if path[1:2] == ("options",) and len(path) > 2:
+            # One value is of one type out of many: told once, and not as each type's refusal.
+            where = self._place(path[:3], base)
+            what = f"{short(value_at(self.content, where))} is no value of an option"
+            self._add(where, what, "write a finite number, text, true, false, null, or a list of these")
+        elif detail["type"] == "extra_forbidden":
             self._add(where, *unknown_key(detail, path, in_arm=bool(base)))
         elif detail["type"] == "string_pattern_mismatch" and path[-1:] == ("[key]",):
             self._add(where[:-1], "not a name", NAME_ADVICE)
@@ -219,9 +227,9 @@ class _Reader:
 
     def _place(self, path: KeyPath, base: KeyPath) -> KeyPath:
         """Where it stands: in the arm, or in the sections for all arms, whose mistakes are told once."""
-        if not base or _holds(self.content, (*base, *path)):
+        if not base or holds(self.content, (*base, *path)):
             return (*base, *path)
-        shared = _holds(self.content, path[:1]) and _holds(self.content, path[:-1])
+        shared = holds(self.content, path[:1]) and holds(self.content, path[:-1])
         return path if shared else (*base, *path)
 
     def _check_meaning(self, rest: Mapping[str, Any], arms: dict[str, Arm]) -> None:
@@ -258,7 +266,7 @@ class _Reader:
         for difference in found:
             path = tuple(difference.path.split("."))
             names = [difference.arm, difference.baseline]
-            holders = [name for name in names if _holds(self.content, ("arms", name, *path))]
+            holders = [name for name in names if holds(self.content, ("arms", name, *path))]
             self._add(
                 ("arms", [*holders, difference.arm][0], *path),
                 f"undeclared difference: {difference.baseline} has {_value(difference.before)}, "
@@ -295,6 +303,10 @@ class _Reader:
             elif name in TO_TARGET and not aimed:
                 instead = "write the validation accuracy to reach, e.g. `comparison: {target_accuracy: 0.9}`"
                 self._add(path, f"{name} needs a target", instead)
+            margin = choice.get("margin")
+            if metric and isinstance(margin, int | float) and holds_every_difference(metric, margin):
+                what = f"{margin:g} holds every difference: {name} lies between 0 and 1"
+                self._add((*path, "margin"), what, f"write {margin:g}% as `margin: {margin / 100:g}`")
             if name in seen:
                 self._add(path, f"{short(name)} stands twice", "keep one")
             seen.add(name)
@@ -368,26 +380,6 @@ def _with_digest(reference: str) -> str:
     at = found or "sha256:…"
     how = "" if found else f"; `skopeo inspect {reference}` tells the digest"
     return f"write `reference: {SCHEME}{name}{f':{tag}' if tag else ''}@{at}`{how}"
-
-
-def _ends(given: Mapping[str, Any], path: KeyPath = ()) -> Iterator[KeyPath]:
-    """The paths at which a mapping of mappings holds values."""
-    for key, value in given.items():
-        if isinstance(value, Mapping) and value:
-            yield from _ends(value, (*path, key))
-        else:
-            yield (*path, key)
-
-
-def _holds(content: Any, path: KeyPath) -> bool:
-    for part in path:
-        if (isinstance(content, Mapping) and part in content) or (
-            isinstance(content, list) and isinstance(part, int) and part < len(content)
-        ):
-            content = content[part]  # type: ignore[index]
-        else:
-            return False
-    return True
 
 
 def _repeated(seeds: list[Any]) -> list[int]:

@@ -90,6 +90,12 @@ DESCRIPTIVE: dict[str, tuple[str, str]] = {
 }
 """Quantities of a profile that are shown and never judged: title and unit. They belong to no family of tests."""
 
+
+def holds_every_difference(metric: Metric, margin: float | None) -> bool:
+    """Whether no two values lie a margin apart: points of a percentage written where a fraction is meant."""
+    return metric.unit == "fraction" and metric.scale == "difference" and margin is not None and margin >= 1
+
+
 _OF_A_TRAINING = {
     "train_seconds": "training time per run",
     "train_samples_per_second": "training throughput of the run itself",

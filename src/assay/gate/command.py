@@ -70,6 +70,8 @@ def declare(parser: argparse.ArgumentParser) -> None:
 
 
 def _margin(word: str) -> tuple[str, float]:
+    from assay.config.metrics import METRICS, holds_every_difference
+
     name, _, size = word.partition("=")
     try:
         value = float(size)
@@ -77,6 +79,9 @@ def _margin(word: str) -> tuple[str, float]:
         value = 0.0
     if not name or not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{word!r}: write METRIC=SIZE, e.g. accuracy=0.005")
+    if name in METRICS and holds_every_difference(METRICS[name], value):
+        what = f"{word!r} lets everything pass: {name} lies between 0 and 1"
+        raise argparse.ArgumentTypeError(f"{what}; write {value:g}% as {name}={value / 100:g}")
     return name, value
 
 

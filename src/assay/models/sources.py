@@ -87,7 +87,7 @@ def find_module(name: str, roots: Sequence[Path]) -> list[Module]:
         raise ModelError(f"module '{name}': Python's own library has a module '{top}'; rename your file")
     modules = _local_modules(name, roots)
     if not modules or modules[-1].name != name:
-        searched = ", ".join(f"'{root}'" for root in roots) or "no folder"
+        searched = ", ".join(f"'{root}'" for root in dict.fromkeys(roots)) or "no folder"
         file = name.replace(".", "/") + ".py"
         raise ModelError(f"module '{name}': no file {file} in {searched}{_nearest(name, roots)}")
     return modules

@@ -94,11 +94,14 @@ def _floor(results: Results) -> Line:
 def assumptions(results: Results) -> list[Line]:
     """How runs ended, what was resumed, and where it ran."""
     ends = [*(run.outcome for run in results.runs), *(visit.outcome for visit in results.visits)]
-    failed = any(outcome != "completed" for outcome in ends)
-    what = "A comparison that lacks a pair is inconclusive: what failed was not chosen by chance."
-    lines = [
-        ("missing" if failed else "completed", f"{outcome_note(results)}." + (f" {what}" if failed else ""))
-    ]
+    failed = any(outcome not in ("completed", "invalid") for outcome in ends)
+    invalid = "invalid" in ends
+    text = f"{outcome_note(results)}."
+    if failed:
+        text += " A comparison that lacks a pair is inconclusive: what failed was not chosen by chance."
+    if invalid:
+        text += " A block that is not valid is left out for all arms alike, and the others are compared."
+    lines = [("missing" if failed else "invalid" if invalid else "completed", text)]
     resumed = sum(run.resumed for run in results.runs)
     if resumed:
         text = f"{counted(resumed, 'run')} resumed after an interruption; what was learnt is the same, and times and energy are left out."

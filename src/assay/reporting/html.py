@@ -186,10 +186,16 @@ _COSTS = ("latency_ms", "peak_memory_mb", "training_throughput", "parameters", "
 
 
 def _costs(results: Results, arm: str) -> list[tuple[str, str]]:
-    """Changes of what it costs to run against the baseline, and both levels, in at most four lines."""
+    """Changes of what it costs to run against the baseline, both levels, and whether that is undecided; four lines at most."""
     from assay.config.metrics import METRICS
     from assay.reporting.samples import geometric_mean
 
+    undecided = {
+        metric.name
+        for metric in results.comparison.metrics
+        for line in metric.contrasts
+        if line.arm == arm and line.verdict == "inconclusive"
+    }
     lines = []
     for name in _COSTS:
         ours, theirs = (geometric_mean(results, which, name) for which in (arm, results.comparison.baseline))
@@ -198,7 +204,8 @@ def _costs(results: Results, arm: str) -> list[tuple[str, str]]:
             levels = (
                 f"{numbers.quantity(theirs, unit).removesuffix(f' {unit}')} → {numbers.quantity(ours, unit)}"
             )
-            lines.append((f"{title} {numbers.ratio(ours / theirs)}", levels))
+            note = ", inconclusive" if name in undecided else ""
+            lines.append((f"{title} {numbers.ratio(ours / theirs)}", levels + note))
     return lines[:4]
 
 
@@ -213,7 +220,7 @@ def noise_note(results: Results) -> str:
 
 
 def unfinished(results: Results) -> list[dict[str, str]]:
-    """Runs and visits that did not complete, each with its reason."""
+    """Runs and visits that did not complete or do not count, each with its reason."""
     found = [
         {"what": f"{run.arm}, seed {run.seed}", "outcome": run.outcome, "why": run.message or ""}
         for run in results.runs

@@ -201,6 +201,7 @@ def test_too_many_rows(write: Callable[..., Path], monkeypatch: pytest.MonkeyPat
         (["--metric", "accuracy:up"], "'up' is no direction, scale or margin"),
         (["--metric", "accuracy:-1"], "'-1' is no direction, scale or margin"),
         (["--metric", "accuracy:lower:higher"], "two of direction"),
+        (["--metric", "accuracy:1"], "margin 1 holds every difference between 0 and 1; write 1% as 0.01"),
         (["--metric", ":lower"], "no name"),
         (["--metric", "accuracy", "--metric", "accuracy"], "told twice"),
         (["--baseline", "rnn"], "baseline 'rnn' is no arm"),

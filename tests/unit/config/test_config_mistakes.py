@@ -115,6 +115,52 @@ def test_sections_left_empty_take_their_defaults(file: Path) -> None:
     assert load(file).comparison.confidence == 0.95
 
 
+@pytest.mark.parametrize("value", ['"6"', "6.0", "010", "{a: 1}"])
+def test_what_is_neither_a_number_of_seeds_nor_a_list_is_told_as_that(file: Path, value: str) -> None:
+    (line,) = mistakes(file, ("seeds: 6", f"seeds: {value}"))
+    assert f":{line_of('seeds: 6')}: seeds: " in line
+    assert "is neither a whole number nor a list; write e.g. `seeds: 6`" in line
+
+
+@pytest.mark.parametrize("value", [".nan", "[1, .inf]", "{a: 1}"])
+def test_a_wrong_option_is_told_once(file: Path, value: str) -> None:
+    (line,) = mistakes(file, ("{width: 16}", f"{{width: {value}}}"))
+    assert f":{line_of('{width: 16}')}: arms.cnn.model.options.width: " in line
+    assert "is no value of an option; write a finite number, text" in line
+
+
+def test_a_wrong_option_of_the_data_is_told_once(file: Path) -> None:
+    (line,) = mistakes(file, ("source: digits ", "source: my.data:make\n  options: {size: .nan}\n  #"))
+    assert "data.options.size: nan is no value of an option" in line
+
+
+@pytest.mark.parametrize(("margin", "meant"), [("1", "0.01"), ("2.5", "0.025")])
+def test_points_are_no_margin_of_a_fraction(file: Path, margin: str, meant: str) -> None:
+    """With them every difference would be `equivalent`."""
+    (line,) = mistakes(file, ("{name: accuracy, margin: 0.01}", f"{{name: accuracy, margin: {margin}}}"))
+    assert f":{line_of('{name: accuracy')}: metrics[0].margin: {margin} holds every difference" in line
+    assert f"`margin: {meant}`" in line
+
+
+def test_a_cost_may_have_a_margin_of_twice_as_much(file: Path) -> None:
+    file.write_text(DEFAULT.replace("{name: latency_ms, margin: 0.05}", "{name: latency_ms, margin: 1}"))
+    assert load(file).metrics[4].margin == 1
+
+
+def test_a_number_is_a_name_in_quotes(file: Path) -> None:
+    (line,) = mistakes(file, ("name: digits", "name: 2024"))
+    assert 'put quotes around it: `name: "2024"`' in line
+    file.write_text(DEFAULT.replace("name: digits", 'name: "2024"'))
+    assert load(file).name == "2024"
+
+
+def test_an_empty_list_is_told_as_empty(file: Path) -> None:
+    found = mistakes(file, ("batch_sizes: [1, 16, 64]", "batch_sizes: []"))
+    assert [line.partition(": ")[2] for line in found] == [
+        "profile.batch_sizes: is empty; write e.g. `batch_sizes: [1, 16, 64]`"
+    ]
+
+
 def test_seeds_beyond_all_measure_are_refused_at_once(file: Path) -> None:
     began = time.process_time()
     (line,) = mistakes(file, ("seeds: 6", "seeds: 1000000000000"))

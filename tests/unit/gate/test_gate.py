@@ -1,5 +1,6 @@
 """The gate's decisions: each is reached, and each refusal is tripped."""
 
+import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from conftest_gate import GOOD, METRICS, moved
 
 from assay.cli import main
 from assay.comparison import statistics
+from assay.gate import command
 from assay.gate.decide import one_sided, session_test
 from assay.gate.model import Gate
 from assay.gate.run import gate
@@ -73,6 +75,13 @@ def test_a_margin_from_the_command_line_replaces_the_experiments(side: Side) -> 
     assert found.decision == "pass" and "the margin of accuracy is 0.1" in found.notes[0]
     with pytest.raises(ValueError, match="--margin loss: the experiment does not judge it"):
         gate(**sides, margins={"loss": 0.1})
+
+
+def test_a_margin_that_lets_everything_pass_is_refused() -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match=r"lets everything pass.*write 2% as accuracy=0\.02"):
+        command._margin("accuracy=2")
+    assert command._margin("latency_ms=2") == ("latency_ms", 2.0)
+    assert command._margin("accuracy=0.02") == ("accuracy", 0.02)
 
 
 def test_the_same_weights_pass_without_a_margin(side: Side) -> None:

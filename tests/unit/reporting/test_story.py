@@ -285,5 +285,31 @@ def test_reasons_and_assumptions_follow_the_records(tmp_path: Path, made: Path) 
     )
     found = dict(belief.assumptions(other))
     assert found["missing"].startswith("11 of 12 runs completed") and "inconclusive" in found["missing"]
+    assert "left out for all arms alike" in found["missing"]
     assert found["resumed"].startswith("2 runs resumed")
     assert found["pinned"] == "All records come from one pinned image."
+
+
+def test_a_block_that_is_not_valid_is_left_out_and_not_a_missing_pair(tmp_path: Path) -> None:
+    """statistics.md: the machine decides that, not how a model came out; the other blocks are compared."""
+
+    def change(record: Record) -> None:
+        if record.stage == "profile" and record.block == 1:
+            record.outcome = "invalid"
+
+    found = dict(belief.assumptions(load(Made(tmp_path, change=change, logs=False, steps=1).make())))
+    assert "missing" not in found
+    assert "left out for all arms alike, and the others are compared" in found["invalid"]
+    assert "inconclusive" not in found["invalid"]
+
+
+def test_the_verdicts_card_says_which_costs_are_undecided(tmp_path: Path) -> None:
+    """Three blocks can decide nothing: their ratio is not told as if they had."""
+    metrics = tuple({"name": name} for name in ("accuracy", "latency_ms", "parameters"))
+    results = load(Made(tmp_path, metrics=metrics, blocks=3, logs=False, steps=1).make())
+    costs = dict(html._costs(results, "cnn"))
+    latency, parameters = (
+        next(text for title, text in costs.items() if title.startswith(word))
+        for word in ("latency", "parameters")
+    )
+    assert latency.endswith(", inconclusive") and "inconclusive" not in parameters
