@@ -310,6 +310,30 @@ def test_a_metric_to_a_target_needs_one(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("section", "wrong", "words"),
+    [
+        ("comparison", "target_accuracy: 95", "write e.g. `target_accuracy: 0.9`"),
+        ("comparison", "looks: never", "write e.g. `looks: [6, 9, 12]`"),
+        ("profile", "min_seconds: -1", "write e.g. `min_seconds: 0.25`"),
+        ("noise", "arm: [cnn]", "write e.g. the name of an arm"),
+        ("noise", "seeds: -1", "write e.g. `seeds: 3`"),
+        ("noise", "blocks: many", "write e.g. `blocks: 3`"),
+        ("bounds", "memory_mb: 4 GB", "write e.g. `memory_mb: 4096`"),
+        ("bounds", "processes: 1", "write e.g. `processes: 512`"),
+        ("sweep", "trials: few", "write e.g. `trials: 16`"),
+    ],
+)
+def test_a_key_that_may_be_null_says_what_to_write(file: Path, section: str, wrong: str, words: str) -> None:
+    text = DEFAULT if f"\n{section}:\n" in DEFAULT else f"{DEFAULT}{section}:\n"
+    file.write_text(text.replace(f"\n{section}:\n", f"\n{section}:\n  {wrong}\n"))
+    with pytest.raises(ConfigError) as caught:
+        load(file)
+    key = wrong.partition(":")[0]
+    told = [line for line in str(caught.value).splitlines() if f" {section}.{key}: " in line]
+    assert len(told) == 1 and words in told[0], caught.value
+
+
+@pytest.mark.parametrize(
     ("noise", "words"),
     [
         ({"arm": "cn"}, "noise.arm: 'cn' is not an arm; did you mean `cnn`?"),
