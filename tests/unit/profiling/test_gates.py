@@ -10,6 +10,7 @@ from standin import OTHER, UUID, card
 from assay.config.arm import Arm
 from assay.config.schema import Data, Gates, Profile
 from assay.data.prepare import prepare
+from assay.profiling import block
 from assay.profiling.block import profile_block
 from assay.profiling.gates import Visited, judge
 from assay.profiling.settle import settle
@@ -104,6 +105,16 @@ def test_clocks_of_different_arms_and_of_a_resting_card_are_no_drift():
     assert tripped(visit(0, "a"), resting) == {}
 
 
+@pytest.mark.parametrize(
+    ("bits", "trips"),
+    [(0x8, True), (0x20, True), (0x40, True), (0x80, True)]
+    + [(bits, False) for bits in (0x0, 0x1, 0x2, 0x4, 0x10, 0x100)],
+)
+def test_heat_and_faults_are_throttling_and_settings_of_the_card_are_not(bits, trips):
+    found = tripped(visit(0, "a"), visit(3, "a", gpu={"clock_reasons": bits}))
+    assert set(found) == ({"throttling"} if trips else set())
+
+
 def test_few_samples_decide_nothing_about_shares():
     assert tripped(visit(0, "a"), visit(3, "a", count=4, gpu={"sm_mhz": 100})) == {}
     assert tripped(visit(0, "a"), visit(3, "a", count=8, cpu={"waited_s": 50.0})) == {}
@@ -178,8 +189,15 @@ def run(tmp_path, monkeypatch, nvml):
     return profiled
 
 
-def test_a_block_that_throttled_is_repeated_and_then_counts(run):
+def test_a_block_that_throttled_is_repeated_and_then_counts(run, monkeypatch):
     """The first visit throttles; the idle card before the block draws 90 W, and each visit's net energy is told."""
+    limits = []
+
+    def settled(path, uuid, limit, *rest):
+        limits.append((uuid, limit))
+        return settle(path, uuid, limit, *rest)
+
+    monkeypatch.setattr(block, "settle", settled)
     idle = card(power=90_000, temperature=40)
     record, told = run(idle, {0: card(reasons=0x40, temperature=42), 1: card(temperature=42)})
     assert (record.outcome, record.attempts) == ("completed", 2), record.message
@@ -192,6 +210,8 @@ def test_a_block_that_throttled_is_repeated_and_then_counts(run):
     assert {gpu["power_w"] for line in first if line["event"] == "sample" for gpu in line["gpus"]} == {90}
     assert {line["attempt"] for line in told if "visit" in line} == {1, 2}, "every attempt's samples are kept"
     assert all(visit["settled_s"] is not None for visit in record.details["visits"][1:])
+    assert limits == [(UUID, 45), (UUID, 47)], "half the band above the idle card, of each attempt"
+    assert record.metrics["gpu_memory_mb"].samples == [2500, 2500], "as the driver tells it of the visits"
 
 
 def test_a_block_that_stays_invalid_has_no_numbers(run):
@@ -221,6 +241,25 @@ def test_each_gate_on_samples_of_a_real_sampler(tmp_path, monkeypatch, nvml, cha
         standin.wait_for_samples(tmp_path / "t", 20)
     seen = Visited(0, "a", list(lines(tmp_path / "t")))
     assert set(tripped(seen, **BUSY)) == {gate}
+
+
+@pytest.mark.parametrize(
+    ("uuid", "change", "gate"),
+    [
+        (UUID, {"sm": 1500}, "clock_drift"),
+        (UUID, {"temperature": 70}, "start_temperature"),
+        (OTHER, {}, "same_uuid"),
+    ],
+)
+def test_gates_between_visits_on_samples_of_a_real_sampler(tmp_path, monkeypatch, nvml, uuid, change, gate):
+    first, second = tmp_path / "first", tmp_path / "second"
+    for path, name, changes in ((first, UUID, {}), (second, uuid, change)):
+        standin.install(monkeypatch, nvml, tmp_path / f"{path.name}-scenario", card(name, **changes))
+        with Sampler(path, interval=0.02, gpus=[name]):
+            standin.wait_for_samples(path, 10)
+    quiet, other = list(lines(first)), list(lines(second))
+    assert tripped(Visited(0, "a", quiet), Visited(1, "a", quiet), **BUSY) == {}
+    assert set(tripped(Visited(0, "a", quiet), Visited(1, "a", other), **BUSY)) == {gate}
 
 
 def test_the_wait_for_a_card_to_cool(tmp_path, monkeypatch, nvml):
