@@ -117,6 +117,7 @@ class Program:
         self._path = layout.shadow.absolute()
         self._log = layout.shadow_log.absolute()
         self._socket = receiver(layout.shadow_queue.absolute())
+        self._inode = layout.shadow_queue.stat().st_ino
         self._queue: asyncio.Queue[tuple[dict[str, str], bytes]] = asyncio.Queue(WAITING)
         self._bytes = 0
         self._versions = Versions()
@@ -127,22 +128,31 @@ class Program:
         self._told: Counts | None = None
 
     async def run(self) -> None:
-        """Until it is asked to end."""
+        """Until it is asked to end, or no copies come here any more."""
         self._log.parent.mkdir(parents=True, exist_ok=True)
         loop, over = asyncio.get_running_loop(), asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, over.set)
         loop.add_reader(self._socket, self._receive)
         workers = [asyncio.create_task(self._work()) for _ in range(CONCURRENT)]
-        while not over.is_set():
+        while not over.is_set() and self._has_queue():
             self._tell()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(over.wait(), 0.5)
         loop.remove_reader(self._socket)
-        self._layout.shadow_queue.unlink(missing_ok=True)
+        if self._has_queue():
+            self._layout.shadow_queue.unlink(missing_ok=True)
         for worker in workers:
             worker.cancel()
         self._tell()
+
+    def _has_queue(self) -> bool:
+        """Whether copies come here: whoever started this process may have been killed before it could note which it is, and
+        another one has the name then."""
+        try:
+            return self._layout.shadow_queue.stat().st_ino == self._inode
+        except OSError:
+            return False
 
     def _receive(self) -> None:
         """What has come, but not for so long that copies under way stand still."""

@@ -1,5 +1,6 @@
 """Copies of requests: handed over without waiting, lost where they must be, and counted."""
 
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -9,6 +10,7 @@ import pytest
 
 from assay.release.layout import Layout
 from assay.release.routing.copies import DIRECT, Copies, received, receiver, unpacked
+from assay.release.routing.processes import ended, send, wait_for
 from assay.release.routing.shadower import Shadower
 
 HEADERS = {
@@ -109,3 +111,17 @@ def test_a_shadow_that_ended_a_moment_ago_is_no_error(
     shadower = Shadower(Layout(tmp_path))
     monkeypatch.setattr(shadower, "running", lambda: program.pid)
     shadower.stop()
+
+
+def test_a_shadow_that_nobody_knows_of_ends_when_another_takes_its_place(tmp_path: Path) -> None:
+    """As where the controller was killed between starting it and writing down which process it is."""
+    shadower, pid = Shadower(Layout(tmp_path)), tmp_path / "run" / "shadow.pid"
+    first = shadower.ensure()
+    try:
+        pid.unlink()
+        second = shadower.ensure()
+        assert second != first and wait_for(lambda: ended(first), 300.0)
+        assert shadower.running() == second and Layout(tmp_path).shadow_queue.exists()
+    finally:
+        send(first, signal.SIGKILL)
+        shadower.stop()
