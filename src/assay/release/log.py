@@ -240,9 +240,8 @@ class PredictionLog:
             try:
                 self._write(b"".join(self._pending))
             except OSError as error:
-                with contextlib.suppress(
-                    OSError
-                ):  # where nothing can be written, nothing can be removed either
+                # Where nothing can be written, it may be that nothing can be removed either.
+                with contextlib.suppress(OSError):
                     if self._path is not None and not self._size:
                         self._path.unlink(missing_ok=True)
                 self._close_file()

@@ -96,7 +96,20 @@ def test_the_share_is_held_and_it_goes_on_where_there_is_room_again(world: World
         assert not Standing(world.layout).no_room
     assert ticks(world, built).phase == "promoted"
     reasons = [one.reason for one in Journal(world.layout).lines() if one.event == "warning"]
-    assert len(reasons) == 1 and reasons[0].startswith("disk: there was no room for ")
+    assert len(reasons) == 1 and reasons[0].startswith("disk: it was full for ")
+
+
+def test_the_next_controller_does_not_tell_again_that_the_disk_was_full(world: World) -> None:
+    built = taken_up(world)
+    for _ in range(2):
+        ballast = fill(world)
+        ticks(world, built, most=20)
+        assert not world.layout.room.exists()
+        ballast.unlink()
+        ticks(world, built, most=20)
+        assert world.layout.room.exists()
+        built = taken_up(world)
+    assert [one.event for one in Journal(world.layout).lines()].count("warning") == 1
 
 
 def test_a_bad_candidate_is_turned_back_at_once_and_written_down_later(world: World) -> None:

@@ -79,7 +79,7 @@ def test_what_does_not_fit_is_told_with_what_to_write(
     with monkeypatch.context() as patch:
         patch.setattr(os, "geteuid", lambda: 4711)
         (said,) = against(layout)
-    assert f"as the user number {os.geteuid()}: begin this one as that user" in said
+    assert f"as the user with uid {os.geteuid()}: begin this one as that user" in said
     (said,) = against(layout, "old")
     assert "users of port 18080 have new from release last: write `stable: bundles/new`" in said
     (said,) = against(layout, front="nginx")

@@ -32,9 +32,8 @@ _SMALLEST_DEVIATION = 1e-6
 def log_mean_exp(values: Floats) -> Floats:
     """Logarithm of the mean of exp over the last axis."""
     if values.ndim == 1:
-        return np.asarray(
-            np.logaddexp.reduce(values) - math.log(len(values))
-        )  # thrice as fast for one release
+        # Three times as fast for one release.
+        return np.asarray(np.logaddexp.reduce(values) - math.log(len(values)))
     largest = values.max(axis=-1, keepdims=True)
     return np.asarray(largest[..., 0] + np.log(np.exp(values - largest).mean(axis=-1)))
 

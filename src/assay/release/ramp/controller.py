@@ -27,7 +27,7 @@ WARN_SECONDS = 10.0
 """Trouble that lasts as long is told."""
 WATCHED: tuple[Phase, ...] = ("shadow", "step", "bake", "retire")
 _PROGRESS_SECONDS = 1.0
-_FULL = "disk: there was no room for {seconds:.0f} s, in which the share was held and lines of logs were lost"
+_FULL = "disk: it was full for {seconds:.0f} s; meanwhile the share was held, and log lines were lost"
 
 Check = Callable[[State], list[str]]
 """What must be right before the first user: findings that speak against it, with both versions running."""
@@ -149,9 +149,10 @@ class Controller:
         """Nothing is begun before what it leads to can be written. Raises: OSError while there is no room."""
         self.journal.write_state(self.state, self._progress)
         seconds = self._room.found()
-        if seconds is not None and _alike(_FULL) not in self._warned:
-            self._warned.add(_alike(_FULL))
-            self._commit(Change("warning", _FULL.format(seconds=seconds), self.state))
+        told = _FULL.format(seconds=seconds or 0.0)
+        if seconds is not None and _alike(told) not in self._warned:
+            self._warned.add(_alike(told))
+            self._commit(Change("warning", told, self.state))
 
     def _without_room(self, error: OSError) -> None:
         """The share is held; who must be turned back is."""
@@ -228,7 +229,10 @@ class Controller:
         limit = START_SECONDS if beginning else self.release.judge.guards.unready_seconds
         if away < limit and not (beginning and running.refused):
             return look
-        return Look("rollback", (f"the candidate is not ready for {away:.1f} s: {running.detail or 'down'}",))
+        return Look(
+            "rollback",
+            (f"the candidate has been down or not ready for {away:.1f} s: {running.detail or 'down'}",),
+        )
 
     def _lasts(self, what: str) -> float:
         """Seconds for which something has been so, this time included."""

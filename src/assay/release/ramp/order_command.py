@@ -41,8 +41,8 @@ def run(arguments: argparse.Namespace) -> int:
     standing = Standing(layout)
     if standing.state.successor is not None:
         raise ValueError(
-            f"assay release {order}: {standing.state.release} is over, and its users are those of release "
-            f"{standing.state.successor}: order that of {standing.state.successor}"
+            f"assay release {order}: {standing.state.release} is over, and release "
+            f"{standing.state.successor} serves its users now: name {standing.state.successor} instead"
         )
     done = standing.state.phase == "rolled_back" or (standing.state.over and order != "rollback")
     if done:
@@ -72,7 +72,7 @@ def _not_placed(standing: "Standing", order: "Order", error: OSError) -> str:
     if order != "rollback":
         return what
     _halt(standing)
-    return f"{what}; everyone has the stable version until the controller can write again: make room, and order it anew"
+    return f"{what}; everyone has the stable version until the controller can write again: make room, and order it again"
 
 
 def _halt(standing: "Standing") -> None:

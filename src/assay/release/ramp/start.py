@@ -193,9 +193,8 @@ def stop(layout: Layout) -> None:
         _refuse_gone(layout)
         release = resolved(layout)
         earlier = takeover.claimed(layout)
-        if (
-            earlier is not None
-        ):  # the front may be the other's still, though its journal says that it is this one's
+        if earlier is not None:
+            # The front may still be the other's, though its journal says that it is this one's.
             _taken(earlier)
         front_of(release, layout).stop()
         Shadower(layout).stop()

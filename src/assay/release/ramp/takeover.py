@@ -59,7 +59,7 @@ def against(earlier: Layout, release: Release, stable: Version) -> Iterator[str]
         )
         return
     if (owner := earlier.journal.stat().st_uid) != os.geteuid():
-        yield f"{served} as the user number {owner}: begin this one as that user, or write another port"
+        yield f"{served} as the user with uid {owner}: begin this one as that user, or write another port"
     if (process := holder(earlier.lock)) is not None:
         yield f"{served}, and its controller (process {process}) runs: end that, which costs its users nothing"
     if state.wanted.stable != stable.version:
@@ -85,7 +85,7 @@ def share_nonces(earlier: Layout, layout: Layout) -> None:
         if theirs.exists() and not own.exists():
             own.hardlink_to(theirs)
     except OSError as error:
-        raise ValueError(f"{own}: cannot be a link to {theirs}: {error.strerror}") from None
+        raise ValueError(f"{own}: cannot be linked to {theirs}: {error.strerror}") from None
 
 
 def gone(layout: Layout) -> State | None:

@@ -35,8 +35,8 @@ def read_salt(path: Path) -> bytes:
     content = read_source(str(path), "the release's salt", private=True)
     if not _FORM.fullmatch(content):
         raise ValueError(
-            f"the release's salt: {path}: is not 32 hexadecimal digits; put it back from a copy, or remove it where the "
-            "release has not begun: a new one is drawn, by which nobody is known"
+            f"the release's salt: {path}: is not 32 hexadecimal digits; restore it from a backup; or, if the "
+            "release has not begun, remove it: a new one is drawn, which assigns every user anew"
         )
     return content.strip()
 

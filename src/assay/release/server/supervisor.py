@@ -125,7 +125,7 @@ class Supervisor:
         elif self._active.settings != self._settings:
             self._begin("swap", self._settings)
         else:
-            self._say(f"version of group {self._active.number} runs still; taken over")
+            self._say(f"version of group {self._active.number} still runs; taken over")
         while not self._ended:
             self._take_order()
             self._start_when_made()
