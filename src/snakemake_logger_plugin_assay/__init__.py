@@ -3,6 +3,7 @@
 Dry runs, summaries and everything verbose keep Snakemake's own words.
 """
 
+import re
 import sys
 from collections.abc import Callable
 from logging import WARNING, LogRecord
@@ -27,6 +28,8 @@ _OURS = {
 }
 
 
+_IN_USE = re.compile(r"ExperimentInUse in file [^\n]*:\n([^\n]+)")
+"""The user's doing: without the places in Assay's own code that Snakemake lists below it."""
 _NOTHING_TO_DO = "Nothing to be done"
 
 when_nothing_to_do: list[Callable[[], None]] = []
@@ -62,9 +65,10 @@ class LogHandler(LogHandlerBase):
 
     def _warn(self, text: str) -> None:
         """Snakemake's own words, but where a failed job has been told in fewer."""
-        failures = self._progress.failures
-        if END in text and (failures.titles or failures.interrupted):
-            self._progress.say(failures.summary())
+        if END in text:
+            self._progress.say(self._progress.failures.summary())
+        elif in_use := _IN_USE.match(text):
+            self._progress.say(in_use[1])
         elif not any(words in text for words in ALREADY_TOLD):
             self._progress.say(text)
 

@@ -53,6 +53,10 @@ class Failures:
         """What to read last, after everything else that could run has run."""
         if self.interrupted:
             return "\nInterrupted. What is done stays done: the same command goes on from here."
+        if not self.titles:
+            return (
+                "\nStopped before all was done. What is done stays done: the same command goes on from here."
+            )
         titles = list(self.titles.values())
         rest = len(titles) - MOST_TOLD
         named = "; ".join(titles[:MOST_TOLD]) + (f"; and {rest} more" if rest > 0 else "")

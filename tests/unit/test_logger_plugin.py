@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from snakemake_logger_plugin_assay import LogHandler
 from snakemake_logger_plugin_assay.failures import LAST_LINES, MOST_TOLD, Failures
 from snakemake_logger_plugin_assay.progress import Progress
 
@@ -123,3 +124,33 @@ def test_jobs_that_a_selection_spares_are_not_waited_for() -> None:
     progress.handle("progress", record(done=1, total=3))
     progress.stop()
     assert (progress.tally.done, progress.tally.total) == (1, 2)
+
+
+def said_of(*texts: str) -> str:
+    """What stands on the terminal after warnings of Snakemake."""
+    handler = object.__new__(LogHandler)
+    logging.Handler.__init__(handler)
+    stream = io.StringIO()
+    handler._plain, handler._progress = False, Progress(stream)
+    for text in texts:
+        handler.emit(logging.LogRecord("snakemake", logging.ERROR, "", 0, text, None, None))
+    handler._progress.stop()
+    return stream.getvalue()
+
+
+def test_a_run_that_was_told_to_stop_says_how_it_goes_on() -> None:
+    """On SIGTERM Snakemake lets running jobs end and starts no others: nothing has failed."""
+    said = said_of("WorkflowError:\nAt least one job did not complete successfully.")
+    assert "Stopped before all was done" in said and "the same command goes on" in said
+    assert "WorkflowError" not in said and "failed" not in said
+
+
+def test_a_folder_in_use_is_told_without_the_places_in_the_code() -> None:
+    said = said_of(
+        'ExperimentInUse in file "/a/Snakefile", line 46:\n'
+        "results/digits: another run of this experiment is going on (process 7 on vm); wait for it\n"
+        '  File "/a/Snakefile", line 46, in __onstart\n  File "/a/src/assay/session.py", line 76, in hold'
+    )
+    assert said.splitlines() == [
+        "results/digits: another run of this experiment is going on (process 7 on vm); wait for it"
+    ]
