@@ -130,6 +130,7 @@ def _run(arguments: argparse.Namespace) -> int:
     _refuse_misplaced_file(arguments.command, arguments.rest)
     overrides = _overrides(arguments.rest)
     experiment = load(arguments.file, overrides=overrides)
+    _refuse_read_only_folder(arguments.rest)
 
     def command(options: list[str]) -> list[str]:
         return _command(arguments.file, options)
@@ -165,6 +166,16 @@ def _refuse_misplaced_file(command: str, options: list[str]) -> None:
             raise ValueError(
                 f"assay {command}: {word}: write the experiment file first: assay {command} FILE …"
             )
+
+
+def _refuse_read_only_folder(options: list[str]) -> None:
+    """Results and Snakemake's own files go into the current folder, unless it is told another."""
+    if any(word.startswith(("--directory", "-d")) for word in options) or os.access(".", os.W_OK):
+        return
+    raise ValueError(
+        f"{os.path.realpath('.')}: cannot be written to, and results go there; run it in a folder of your own "
+        "(the experiment file may lie anywhere)"
+    )
 
 
 def _defaults(options: list[str]) -> list[str]:

@@ -161,3 +161,15 @@ def test_a_noise_floor_of_nothing_is_refused(handed: list[str], capsys: pytest.C
     assert main(["noise", "-n", "e.yaml"]) == 2
     assert "write the experiment file first: assay noise FILE" in capsys.readouterr().err
     assert not handed
+
+
+def test_a_folder_that_cannot_be_written_to_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Root may write into any folder but those of a read-only file system, and a test cannot mount one."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).resolve() != tmp_path.resolve())
+    assert main(["run", str(DEFAULT)]) == 2
+    said = capsys.readouterr().err
+    assert f"{tmp_path}: cannot be written to" in said and "Traceback" not in said
+    assert list(tmp_path.iterdir()) == []
