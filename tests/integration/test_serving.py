@@ -268,6 +268,17 @@ def test_a_version_that_cannot_be_served_never_answers(bundles: tuple[Path, Path
     assert done.returncode == 1 and "not the model that was measured" in done.stdout
 
 
+def test_each_worker_has_cores_of_its_own(bundles: tuple[Path, Path], tmp_path: Path) -> None:
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("two cores are needed")
+    running = Served(tmp_path / "service", bundles[0], "--workers", "2", "--cpus", "2")
+    try:
+        cores = [os.sched_getaffinity(worker.process.pid) for worker in running.active.workers]
+    finally:
+        running.end()
+    assert list(map(len, cores)) == [1, 1] and cores[0] != cores[1]
+
+
 def whole_lines(path: Path) -> list[str]:
     """Of a file that is written to: the last one may be half there."""
     return path.read_text().rpartition("\n")[0].splitlines()
