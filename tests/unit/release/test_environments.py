@@ -260,7 +260,8 @@ def test_the_command(
         assert main(["release", "env", *words]) == 0
         return capsys.readouterr().out
 
-    assert said("list", "--releases", "nowhere") == "nowhere/environments: no environments\n"
+    for what in ("list", "prune"):
+        assert said(what, "--releases", "nowhere") == "nowhere/environments: no environments\n"
     listed = said("list").splitlines()
     assert NAME in listed[0] and listed[0].endswith("kept by @champion of digits")
     assert OTHER in listed[1] and listed[1].endswith("nothing refers to it")

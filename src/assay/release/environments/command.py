@@ -72,6 +72,8 @@ def _list_or_prune(arguments: argparse.Namespace) -> int:
             tell(one, f"kept by {'; '.join(one.reasons)}" if one.reasons else "nothing refers to it")
         return 0
     gone, stayed = prune(root, kept)
+    if not gone and not stayed:
+        print(f"{root}: no environments")
     for one in gone:
         print(f"removed {one.place.folder}")
     for one in stayed:

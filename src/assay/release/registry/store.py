@@ -163,7 +163,9 @@ class Registry:
 
         Raises: RegistryError.
         """
-        if not _ALIAS.fullmatch(alias) or alias == "latest":
+        if alias == "latest":
+            raise RegistryError("alias 'latest': MLflow keeps it for itself; write another, e.g. candidate")
+        if not _ALIAS.fullmatch(alias):
             raise RegistryError(
                 f"alias '{alias}': write small letters, digits, _ and -, e.g. champion or candidate"
             )
