@@ -1,15 +1,23 @@
-"""What the controller tells a supervisor while that has a version on its way: real files, no processes."""
+"""What the controller tells a supervisor while that has a version on its way: real files. And a group that nobody could find."""
 
+import errno
 import os
+import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from assay.clock import now
+from assay.records import Typed
+from assay.release.environments.prepare import Environment
 from assay.release.layout import Layout
 from assay.release.ramp.processes import Supervised, version_of
 from assay.release.ramp.state import Version
+from assay.release.server import groups
 from assay.release.server.files import GroupFiles, Service, Swap, Wanted, read_file, this_process, write_file
 from assay.release.server.settings import Settings
 from assay.release.server.swaps import broken_off
@@ -83,3 +91,36 @@ def test_what_a_killed_supervisor_left_is_ended(bundle: Path) -> None:
     taken = before.model_copy(update={"taken": 8})
     assert [one.number for one in broken_off(taken, order)] == [6, 7], "it was taken: nothing to tell"
     assert len(broken_off(before.model_copy(update={"taken": None}), order)) == 2
+
+
+class Sleeping(Environment):
+    def command(self, *_: object) -> tuple[list[str], dict[str, str]]:
+        return [sys.executable, "-c", "import time; time.sleep(60)"], dict(os.environ)
+
+
+def test_a_group_whose_number_cannot_be_written_down_is_not_left_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a disk that is full just then: each try to start it again left one."""
+    started: list[subprocess.Popen[bytes]] = []
+    popen = subprocess.Popen
+
+    def noted(*arguments: Any, **options: Any) -> "subprocess.Popen[bytes]":
+        started.append(popen(*arguments, **options))
+        return started[-1]
+
+    def full(path: Path, content: Typed) -> None:
+        if path.name == "group.json":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write_file(path, content)
+
+    monkeypatch.setattr(subprocess, "Popen", noted)
+    monkeypatch.setattr(groups, "write_file", full)
+    with socket.socket() as listener, pytest.raises(OSError, match="No space"):
+        groups.start(tmp_path, 1, Settings(bundle=tmp_path), listener, Sleeping("host", "host"))
+    [child] = started
+    try:
+        assert child.returncode is not None
+    finally:
+        child.kill()
+        child.wait()

@@ -132,7 +132,12 @@ def start(
             env=variables,
         )
     if environment.kind != "apptainer":  # there it is the number of apptainer, not of gunicorn
-        write_file(files.group, process_of(child.pid))
+        try:
+            write_file(files.group, process_of(child.pid))
+        except OSError:  # nobody could find it
+            child.kill()
+            child.wait()
+            raise
     return Group(number, files, settings, child=child)
 
 
