@@ -22,7 +22,7 @@ def _contract(results: Results) -> Line:
         for status, words in (
             ("equal", "equal"),
             ("declared", "different as declared"),
-            ("varies", "different in ways that pairing takes out"),
+            ("varies", "different in ways that do not bias"),
             ("inapplicable", "about what is not here"),
             ("unknown", "not recorded everywhere"),
             ("violated", "different and undeclared"),
@@ -37,7 +37,7 @@ def _contract(results: Results) -> Line:
 def contract_note(results: Results) -> str:
     """Said in the first lines of a contract that was not broken."""
     unknown = sum(line.status == "unknown" for line in results.contract.variables)
-    note = "The contract held: only declared factors differ"
+    note = "The contract held: of what could bias, only declared factors differ"
     return (
         f"{note}, as far as recorded; {unknown:,} of {len(results.contract.variables):,} circumstances are not known."
         if unknown
@@ -104,7 +104,9 @@ def assumptions(results: Results) -> list[Line]:
     lines = [("missing" if failed else "invalid" if invalid else "completed", text)]
     resumed = sum(run.resumed for run in results.runs)
     if resumed:
-        text = f"{counted(resumed, 'run')} resumed after an interruption; what was learnt is the same, and times and energy are left out."
+        same = all(arm.execution.deterministic for arm in results.experiment.arms.values())
+        learnt = "is the same" if same else "is the same but for what is not deterministic here"
+        text = f"{counted(resumed, 'run')} resumed after an interruption; what was learnt {learnt}, and times and energy are left out."
         lines.append(("resumed", text))
     note = image_note(results)
     lines.append(

@@ -106,7 +106,7 @@ def _data(results: Results) -> list[Part]:
     parts += [", ", *listed(sizes), ", in ", classes, " classes"]
     for digest in sorted(results.surroundings.data)[:1]:
         parts += [" (SHA-256 of the manifest ", Quote(digest[:12], TRAIN, "data_sha256"), ")"]
-    return [*parts, ". The test images were read once, after every choice. "]
+    return [*parts, ". No training and no choice of the experiment used the test images. "]
 
 
 def _training(results: Results) -> list[Part]:

@@ -12,6 +12,7 @@ import pytest
 from assay.archive.reproduce import Again, NotReproduced, _refuse_other_data, reproduce, unlike_lock
 from assay.archive.reproduction import Circumstance, Reproduction, changed_p, reproduction
 from assay.cli import main
+from assay.comparison import statistics
 from assay.comparison.model import Comparison
 from assay.comparison.run import read_experiment
 from assay.records import Record, sha256_bytes
@@ -129,16 +130,22 @@ def test_the_test_of_what_changed_is_scipys() -> None:
     assert changed_p(before, {"0": 0.1}) is None and changed_p({"0": 0.1}, {"0": 0.1}) is None
 
 
-def test_honest_runs_are_rarely_told_apart() -> None:
-    """Independent luck at the same six seeds: a twentieth at most, where intervals alone would miss in a third of cases."""
-    generator = np.random.default_rng(5)
-    draws = generator.normal(size=(400, 2, 6))
+@pytest.mark.parametrize(("n", "outside"), [(6, 0.33), (30, 0.24)])
+def test_honest_runs_are_rarely_told_apart(n: int, outside: float) -> None:
+    """Independent luck at the same seeds: a twentieth at most, where intervals alone would miss as often as the docs say."""
+    draws = np.random.default_rng(n).normal(size=(2, 600, n))
+    one, other = draws.mean(axis=-1)
+    (low, high), (least, most) = (
+        statistics.bca_interval(part, confidence=0.95, resamples=1000) for part in draws
+    )
+    missed = (one < least) | (one > most) | (other < low) | (other > high)
     p = [
-        changed_p(dict(zip("012345", one, strict=True)), dict(zip("012345", other, strict=True)))
-        for one, other in draws
+        changed_p(*({str(seed): float(value) for seed, value in enumerate(row)} for row in pair))
+        for pair in zip(*draws, strict=True)
     ]
-    share = np.mean([value is not None and value <= 0.05 for value in p])
-    assert 0.02 < share < 0.083, "three standard errors"
+    told = missed & np.array([value is not None and value <= 0.05 for value in p])
+    assert missed.mean() == pytest.approx(outside, abs=0.06), "three standard errors"
+    assert told.mean() < 0.05 + 3 * 0.009
 
 
 def test_an_opposite_verdict_is_never_a_reproduction(archived: Path, anew: Path, tmp_path: Path) -> None:

@@ -263,6 +263,13 @@ def test_an_undeclared_difference_is_refused(
         assert found.decision == "pass" and any(word in line for line in found.declared)
 
 
+def test_looks_of_one_side_alone_are_refused(side: Side) -> None:
+    looked = {"settings": {"comparison": {"resamples": 1000, "looks": [6, 12]}}}
+    found = gate(candidate=side("candidate", **looked), baseline=side("baseline"))
+    assert (found.decision, found.exit_code) == ("refused", 2)
+    assert "metrics, margins, level or looks" in found.violations[0]
+
+
 def test_a_device_of_another_model_is_refused_and_another_of_the_same_is_not(side: Side) -> None:
     from assay.records import Device
 

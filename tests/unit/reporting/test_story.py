@@ -286,7 +286,14 @@ def test_reasons_and_assumptions_follow_the_records(tmp_path: Path, made: Path) 
     found = dict(belief.assumptions(other))
     assert found["missing"].startswith("11 of 12 runs completed") and "inconclusive" in found["missing"]
     assert "left out for all arms alike" in found["missing"]
-    assert found["resumed"].startswith("2 runs resumed")
+    assert found["resumed"].startswith("2 runs resumed") and "learnt is the same, and" in found["resumed"]
+    path = other.folder / "experiment.yaml"
+    path.write_text(path.read_text().replace("deterministic: true", "deterministic: false"))
+    assert "but for what is not deterministic" in dict(belief.assumptions(load(other.folder)))["resumed"]
+    (contract,) = [text for _, text in belief.reasons(other) if "of the contract" in text]
+    resumed = next(line for line in other.contract.variables if line.name == "training.resumed")
+    assert resumed.status == "varies" and "different in ways that do not bias" in contract
+    assert "of what could bias, only declared factors differ" in belief.contract_note(other)
     assert found["pinned"] == "All records come from one pinned image."
 
 
