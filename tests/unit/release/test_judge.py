@@ -51,6 +51,15 @@ def test_worse_is_turned_back(traffic: Traffic, settings: Settings, metric: str)
     )
 
 
+def test_of_a_user_s_errors_the_first_counts_and_no_other() -> None:
+    lines, _ = Traffic(100, errors=(0.0, 0.5)).lines()
+    failed = next(line for line in lines if line.attempts[0].failed)
+    once, often = judge(WIDE), judge(WIDE)
+    once.feed(lines)
+    often.feed(line for one in lines for line in [one] * (50 if one is failed else 1))
+    assert once.steps[0.5].errors.state() == often.steps[0.5].errors.state()
+
+
 def test_better_is_no_reason_to_turn_back() -> None:
     assert decided(Traffic(3000, errors=(0.1, 0.0), slower=0.5), WIDE).action == "promote"
 
