@@ -139,6 +139,10 @@ def packages(node: Node) -> Finding:
     )
 
 
+def _gib(size: int) -> str:
+    return f"{size / 2**30:,.1f} GiB"
+
+
 def memory(_: Node) -> Finding:
     """There is memory to begin with."""
     try:
@@ -146,14 +150,19 @@ def memory(_: Node) -> Finding:
         free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
     except (OSError, StopIteration, ValueError):
         return Finding("memory", None, "not told by this system")
-    return Finding("memory", free >= LEAST_MEMORY, f"{free / 2**30:.1f} GiB free", "end what uses it")
+    return Finding(
+        "memory",
+        free >= LEAST_MEMORY,
+        f"{free / 2**30:.1f} GiB free",
+        f"end what uses it, {_gib(LEAST_MEMORY)} must be free",
+    )
 
 
 def disk(node: Node) -> Finding:
     """There is room for results."""
     free = shutil.disk_usage(node.results).free
     found = f"{free / 2**30:.1f} GiB free at {node.results}"
-    return Finding("disk", free >= LEAST_DISK, found, "make room there")
+    return Finding("disk", free >= LEAST_DISK, found, f"make room there, {_gib(LEAST_DISK)} at least")
 
 
 def clock(node: Node) -> Finding:
@@ -164,7 +173,7 @@ def clock(node: Node) -> Finding:
         skew = probe.stat().st_mtime - time.time()
     finally:
         probe.unlink(missing_ok=True)
-    found = f"files at {node.results} are dated {skew:+.1f} s off this node's clock"
+    found = f"files at {node.results} are dated {round(skew, 1) + 0.0:+.1f} s off this node's clock"
     return Finding(
         "clock", abs(skew) <= MOST_SKEW, found, "let node and file server take their time from one source"
     )
