@@ -161,7 +161,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, small_disk: Path) -> Iterator
             f"--{name}-port={ports[name]}" for name in ("exporter", "prometheus", "alertmanager", "grafana")
         ]
         words += ["--configuration", str(configuration), "--webhook", receiver.url]
-        started = site.monitor("start", "--interval", "1", "--silence", "10", *words)
+        started = site.monitor("start", "--interval", "1", "--silence", "30", *words)
         assert started.returncode == 0, started.stdout + started.stderr
         try:
             assert "grafana" in started.stdout

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fronted import Fronted
+from fronted import PATIENCE, Fronted
 from test_routing import KINDS
 
 from assay.release.routing.forwarded import client
@@ -59,8 +59,7 @@ def random_ones(count: int) -> list[list[str]]:
 @pytest.fixture(scope="module", params=KINDS)
 def behind(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fronted]:
     kind: type[Front] = request.param
-    limits = Limits(timeout_seconds=2)
-    with Fronted(tmp_path_factory.mktemp("behind"), kind, limits, trusted_proxies=TRUSTED) as fronted:
+    with Fronted(tmp_path_factory.mktemp("behind"), kind, trusted_proxies=TRUSTED) as fronted:
         fronted.front.start(fronted.plan(0.5))
         yield fronted
 
@@ -78,7 +77,7 @@ def asked(connection: http.client.HTTPConnection, said: list[str]) -> tuple[int,
 
 
 def test_the_client_is_whom_the_trusted_proxies_name(behind: Fronted) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", behind.routing.port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", behind.routing.port, timeout=PATIENCE)
     expected, found = {}, {}  # as addresses: nginx writes some of IPv6 in another way
     for said in SAID + random_ones(300):
         key = " | ".join(said)
@@ -92,13 +91,13 @@ def test_the_client_is_whom_the_trusted_proxies_name(behind: Fronted) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_limits_go_by_the_client_and_nobody_forges_one(kind: type[Front], tmp_path: Path) -> None:
-    limits = Limits(timeout_seconds=2, per_address=2)
+    limits = Limits(timeout_seconds=30, per_address=2)
 
     def statuses(folder: str, trusted: list[str], say: str) -> set[int]:
         (tmp_path / folder).mkdir()
         with Fronted(tmp_path / folder, kind, limits, trusted_proxies=trusted) as fronted:
             fronted.front.start(fronted.plan(0.0))
-            connection = http.client.HTTPConnection("127.0.0.1", fronted.routing.port, timeout=30)
+            connection = http.client.HTTPConnection("127.0.0.1", fronted.routing.port, timeout=PATIENCE)
             found = {asked(connection, [say.format(number)])[0] for number in range(60)}
             connection.close()
             return found

@@ -187,7 +187,7 @@ def test_a_server_that_never_answers_holds_nothing_up(
         (results / "experiment.yaml").write_text(yaml.safe_dump(content))
         began = time.monotonic()
         problem = at_end(results, seconds=4)
-        assert problem is not None and time.monotonic() - began < 100
+        assert problem is not None and time.monotonic() - began < 300
 
 
 def test_secrets_are_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
