@@ -63,6 +63,7 @@ class Site:
     ended: threading.Event = field(default_factory=threading.Event)
     controlled: threading.Event = field(default_factory=threading.Event)
     statuses: list[int] = field(default_factory=list)
+    monitoring: "Monitoring" = field(init=False)
 
     @property
     def prometheus(self) -> str:
@@ -141,24 +142,51 @@ class Site:
                         ticks(self.world, self.built, most=1, seconds=0.2)
 
 
-@contextlib.contextmanager
-def monitored(site: Site, folder: Path) -> Iterator[None]:
-    words = [f"--{name}-port={port}" for name, port in site.ports.items()]
-    words += [
-        "--configuration",
-        str(hastened(folder / "configuration", FACTOR)),
-        "--webhook",
-        site.receiver.url,
-    ]
-    words += ["--interval", "1", "--releases", str(site.world.folder.parent)]
-    state = ["--results", str(folder / "results"), "--state", str(folder / "state")]
-    command = [*ASSAY, "monitor", "start", *state, *words]
-    started = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, cwd=folder)
-    assert started.returncode == 0 and "releases " in started.stdout, started.stdout + started.stderr
+@dataclass
+class Monitoring:
+    """`assay monitor` of a site, with the rules' times shortened."""
+
+    site: Site
+    folder: Path
+
+    def __post_init__(self) -> None:
+        self.configuration = hastened(self.folder / "configuration", FACTOR)
+        self.state = ["--results", str(self.folder / "results"), "--state", str(self.folder / "state")]
+
+    def start(self) -> None:
+        words = [f"--{name}-port={port}" for name, port in self.site.ports.items()]
+        words += ["--configuration", str(self.configuration), "--webhook", self.site.receiver.url]
+        words += ["--interval", "1", "--releases", str(self.site.world.folder.parent)]
+        started = self._run("start", *self.state, *words)
+        assert started.returncode == 0 and "releases " in started.stdout, started.stdout + started.stderr
+
+    def stop(self) -> None:
+        stopped = self._run("stop", *self.state)
+        assert stopped.returncode == 0, stopped.stdout + stopped.stderr
+
+    def kill(self, *names: str) -> None:
+        """Those services, and wait until they are gone."""
+        services = {
+            one["name"]: one for one in json.loads((self.folder / "state/state.json").read_text())["services"]
+        }
+        for name in names:
+            os.kill(services[name]["process"], signal.SIGKILL)
+        for name in names:
+            wait_for(f"{name} is gone", lambda name=name: refuses(services[name]["url"]), PATIENCE)
+
+    def _run(self, *words: str) -> "subprocess.CompletedProcess[str]":
+        command = [*ASSAY, "monitor", *words]
+        return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, cwd=self.folder)
+
+
+def refuses(url: str) -> bool:
     try:
-        yield
-    finally:
-        subprocess.run([*ASSAY, "monitor", "stop", *state], check=True, timeout=PATIENCE, cwd=folder)
+        get(url)
+    except urllib.error.HTTPError:
+        return False
+    except OSError:
+        return True
+    return False
 
 
 @pytest.fixture
@@ -188,8 +216,12 @@ def site(tmp_path: Path) -> Iterator[Site]:
             site.controlled.set()
             for thread in threads:
                 thread.start()
-            with monitored(site, tmp_path):
+            site.monitoring = Monitoring(site, tmp_path)
+            site.monitoring.start()
+            try:
                 yield site
+            finally:
+                site.monitoring.stop()
         finally:
             site.ended.set()
             for role in bundles:
@@ -252,7 +284,23 @@ def test_all_that_goes_wrong_reaches_the_webhook_and_what_is_well_does_not(site:
     site.fired("AssayVersionNotReady", role="stable")
     site.fronted.front.stop(5)
     site.fired("AssayFrontDown")
-    state = json.loads((site.world.folder.parents[1] / "state" / "state.json").read_text())
-    (exporter,) = [one for one in state["services"] if one["name"] == "releases"]
-    os.kill(exporter["process"], signal.SIGKILL)
+    site.monitoring.kill("releases")
     site.fired("AssayReleaseExporterDown")
+
+
+def test_prometheus_and_alertmanager_may_be_killed_under_load(site: Site) -> None:
+    """Users and the ramp do not notice; what was scraped before is there afterwards, and an alert of meanwhile comes."""
+    answered = 'assay_release_requests_total{outcome="ok"}'
+    wait_for("users of both versions", lambda: len(ask(site.prometheus, f"{answered} > 20")) == 2, PATIENCE)
+    before = time.time()
+    site.monitoring.kill("prometheus", "alertmanager")
+    seen = len(site.statuses)
+    site.world.look = lambda state: Look("go_on", pause="the candidate drifts", users=99)
+    wait_for("the ramp is held", lambda: site.built.state.held, PATIENCE)
+    wait_for("users go on", lambda: len(site.statuses) > seen + 100, PATIENCE)
+    assert "AssayReleaseHeld" not in site.names(), "who would have told it was dead"
+    site.monitoring.stop()
+    site.monitoring.start()
+    site.fired("AssayReleaseHeld")
+    assert len(ask(site.prometheus, f"{answered} @ {before:.3f}")) == 2, "what was scraped before is lost"
+    assert set(site.statuses) == {200}
