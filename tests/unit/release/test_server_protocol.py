@@ -188,6 +188,31 @@ def test_a_body_that_does_not_come_ends_the_connection(bundle, model):
     converse(made(bundle, model, limits=Limits(timeout_seconds=0.1)), gone, talk)
 
 
+def test_a_body_that_came_while_the_worker_stood_still_is_read(bundle, model, monkeypatch):
+    """The time for it is over by then, and the timer comes first: what lies in the socket is read all the same."""
+    protocols = []
+
+    def late(protocol, *given, made=ShortProtocol.connection_made):
+        protocols.append(protocol)
+        made(protocol, *given)
+
+    monkeypatch.setattr(ShortProtocol, "connection_made", late)
+
+    async def talk(conversation):
+        whole = post()
+        await conversation.send(whole[:-10])
+        while protocols[0]._slow is None:
+            await asyncio.sleep(0.001)
+        conversation.writer.write(whole[-10:])
+        timer = protocols[0]._slow
+        over = timer._callback
+        timer.cancel()
+        over()
+        assert (await conversation.answer())[0] == 200
+
+    converse(made(bundle, model), talk)
+
+
 def test_when_it_closes_the_next_answer_is_the_last(bundle, model):
     application = made(bundle, model)
 

@@ -20,6 +20,8 @@ from assay.release.server.predictor import Answer
 from assay.release.server.refusals import RefusedRequest
 
 _PATH = b"/predict"
+_GRACE_SECONDS = 0.1
+"""Beyond the time for a body: what came while this process stood still is read before it counts as missing."""
 _STATUS = {
     status.value: b"HTTP/1.1 %d %s\r\n" % (status.value, status.phrase.encode()) for status in http.HTTPStatus
 }
@@ -49,7 +51,7 @@ class ShortProtocol(HttpToolsProtocol):
             return
         super().data_received(data)
         if self._short and not self._answering and self._slow is None and not self.transport.is_closing():
-            self._slow = self.loop.call_later(self._limits.timeout_seconds, self._too_slow)
+            self._slow = self.loop.call_later(self._limits.timeout_seconds, self._late)
 
     def on_message_begin(self) -> None:
         if self._answering:  # a second request before the first is answered: the client is to send it again
@@ -154,6 +156,10 @@ class ShortProtocol(HttpToolsProtocol):
         self.timeout_keep_alive_task = self.loop.call_later(
             self.timeout_keep_alive, self.timeout_keep_alive_handler
         )
+
+    def _late(self) -> None:
+        """libuv runs timers before it reads."""
+        self._slow = self.loop.call_later(_GRACE_SECONDS, self._too_slow)
 
     def _too_slow(self) -> None:
         self._slow = None
