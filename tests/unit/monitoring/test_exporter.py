@@ -20,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from assay.cli import main
 from assay.clock import now
 from assay.monitoring import metrics
+from assay.monitoring.files import Moment
 from assay.monitoring.metrics import METRICS, Collector
 from assay.records import Log
 
@@ -189,6 +190,14 @@ def test_what_happened_long_ago_is_told_no_more_and_comes_back(tmp_path, monkeyp
     assert state not in told_by(collector), "looked at again seldom"
     os.utime(tmp_path / "digits" / ".lock", (time.time() + 5, time.time() + 5))
     assert state in told_by(collector), "a workflow has begun"
+
+
+@pytest.mark.parametrize(("hours", "told"), [(23, 1), (25, 0)])
+def test_an_experiment_is_told_for_a_day_after_its_last_event(hours, told, tmp_path, monkeypatch):
+    write_run(tmp_path / "digits", "cnn", 0, [1.0])
+    later = hours * 3600
+    monkeypatch.setattr(metrics, "Moment", lambda wall, monotonic: Moment(wall + later, monotonic))
+    assert told_by(Collector(tmp_path))[("assay_exporter_experiments",)] == told
 
 
 @pytest.mark.parametrize("name", ["Upper", "with space", ".monitor", "x" * 80, "ü"])
