@@ -33,7 +33,7 @@ def agreement(experiment: Experiment, results: Path, name: str) -> Iterator[Prob
         except RecordError as error:
             yield Problem(f"{name}/{inside}", _without(str(error), path))
             continue
-        for file, text in _of_record(experiment, results, inside, record):
+        for file, text in of_record(experiment, results, inside, record):
             yield Problem(f"{name}/{file}", text)
     for kind, file in ((Comparison, "comparison.json"), (Contract, "contract.json")):
         path = results / "comparison" / file
@@ -49,9 +49,10 @@ def _without(text: str, path: Path) -> str:
     return text.replace(f"{path}: ", "").split("; remove it and run")[0]
 
 
-def _of_record(
+def of_record(
     experiment: Experiment, results: Path, inside: Path, record: Record
 ) -> Iterator[tuple[str, str]]:
+    """File in the results and what is wrong with it: a record against its place, its log and what it tells checksums of."""
     for key, value in _place(experiment, inside).items():
         if (found := getattr(record, key)) != value:
             yield str(inside), f"{key}: is {found!r}, and {value!r} belongs here"

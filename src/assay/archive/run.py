@@ -1,9 +1,11 @@
 """The archive stage: all that a claim stands on, in one file that others can check and run again."""
 
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 import assay
 from assay.archive import zipped
+from assay.archive.agreement import of_record
 from assay.archive.crate import metadata
 from assay.archive.gather import Content, Sources, gather
 from assay.archive.private import private
@@ -44,6 +46,8 @@ def archive(*, sources: Sources, output: Path) -> None:
     """
     experiment = read_experiment(sources.results / "experiment.yaml")
     content = gather(experiment, sources, private(sources.code))
+    records = _records(experiment, content)
+    _agree(experiment, sources.results, records)
     comparison = Comparison.read(sources.results / "comparison" / "comparison.json")
     content[ABOUT] = _about(experiment, sources)
     content["README.md"] = _readme(experiment, comparison)
@@ -51,7 +55,7 @@ def archive(*, sources: Sources, output: Path) -> None:
     content[METADATA] = metadata(
         experiment,
         comparison,
-        _records(experiment, content),
+        records,
         checksums,
         sources.experiment_file.name,
         None if sources.image_lock is None else ImageLock.read(sources.image_lock),
@@ -87,6 +91,19 @@ def _records(experiment: Experiment, content: dict[str, Content]) -> dict[str, R
         and path.name == "record.json"
         and PurePosixPath(place).is_relative_to(results)
     }
+
+
+def _agree(experiment: Experiment, results: Path, records: Mapping[str, Record]) -> None:
+    """What `assay verify` would find wrong afterwards. Raises: ValueError naming the file."""
+    for place, record in sorted(
+        records.items(), key=lambda one: one[1].stage != "train"
+    ):  # others stand on those
+        inside = Path(place).relative_to(RESULTS, experiment.name)
+        for file, text in of_record(experiment, results, inside, record):
+            folder = (results / file).parent
+            raise ValueError(
+                f"{results / file}: {text}; it was changed after its run: remove {folder} and run again"
+            )
 
 
 def _sha256(content: Content) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from zipfile import ZipFile
@@ -75,10 +76,48 @@ def test_the_same_inputs_give_the_same_bytes_wherever_and_whenever(own: Sources,
     assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "two.zip").read_bytes()
 
 
+def leave_weights(run: Path, weights: bytes) -> None:
+    """As a training does that leaves these."""
+    (run / "train/model.safetensors").write_bytes(weights)
+    for stage in ("train", "evaluate"):
+        path = run / stage / "record.json"
+        record = json.loads(path.read_bytes()) | {"weights_sha256": sha256_bytes(weights)}
+        path.write_text(json.dumps(record))
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "text"),
+    [
+        ("log.jsonl", lambda text: text[: len(text) // 2], "is no line of a log"),
+        (
+            "log.jsonl",
+            lambda text: text[: text[:-1].rfind(b"\n") + 1],
+            "does not say that the training finished",
+        ),
+        (
+            "model.safetensors",
+            lambda _: b"edited",
+            "weights_sha256: is not the checksum of model.safetensors",
+        ),
+    ],
+)
+def test_what_was_changed_after_its_run_goes_into_no_archive(
+    file: str, change: Callable[[bytes], bytes], text: str, own: Sources, tmp_path: Path
+) -> None:
+    """`assay verify` would refuse it afterwards, when the run can no longer be made again."""
+    leave_weights(own.results / "runs/mlp/seed-0", b"weights")
+    archive(sources=own, output=tmp_path / "before.zip")
+    path = own.results / "runs/mlp/seed-0/train" / file
+    path.write_bytes(change(path.read_bytes()))
+    with pytest.raises(ValueError, match=text) as caught:
+        archive(sources=own, output=tmp_path / "a.zip")
+    assert str(path.parent) in str(caught.value) and not (tmp_path / "a.zip").exists()
+
+
 def test_all_that_a_claim_stands_on_is_in_it(own: Sources, tmp_path: Path) -> None:
     (own.results / "runs/mlp/seed-0/checkpoint").mkdir()
     (own.results / "runs/mlp/seed-0/checkpoint/last.pt").write_bytes(b"x")
-    (own.results / "runs/mlp/seed-0/train/model.safetensors").write_bytes(b"weights")
+    leave_weights(own.results / "runs/mlp/seed-0", b"weights")
     (own.results / "data/train.images.npy").write_bytes(b"images")
     (own.results / ".lock").write_text("1")
     shutil.copytree(own.results / "runs/mlp/seed-0", own.results / "runs/mlp/seed-9")
@@ -125,7 +164,7 @@ def test_all_that_a_claim_stands_on_is_in_it(own: Sources, tmp_path: Path) -> No
 
 
 def test_weights_image_and_overrides_go_in_by_choice(own: Sources, tmp_path: Path) -> None:
-    (own.results / "runs/mlp/seed-0/train/model.safetensors").write_bytes(b"weights")
+    leave_weights(own.results / "runs/mlp/seed-0", b"weights")
     (tmp_path / "image.sif").write_bytes(b"image")
     change_experiment(own, archive={"weights": True, "image": True, "license": "CC-BY-4.0"})
     sources = replace(own, image=tmp_path / "image.sif", overrides='{"seeds":3}')

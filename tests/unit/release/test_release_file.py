@@ -91,7 +91,10 @@ def test_mistakes_of_every_kind_are_told_at_once(tmp_path: Path) -> None:
             {"name": "x", "registry": {"model": "x"}},
             ["serving.jwt: missing: users are split by a verified id"],
         ),
-        ({"name": "x", "registry": {"model": "x"}, "ramp": {"steps": []}}, ["ramp.steps: list should have"]),
+        (
+            {"name": "x", "registry": {"model": "x"}, "ramp": {"steps": []}},
+            ["ramp.steps: is empty; write e.g. `steps: [{share: 0.01}"],
+        ),
         (
             {"name": "x", "registry": {"model": "x"}, "serving": {"jwt": {}}},
             ["serving.jwt.audience: missing"],
