@@ -11,9 +11,9 @@ from zipfile import ZipFile
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "reporting"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "archive"))
 
-from made_results import Made
+from made_archive import Whole
 
 from assay.archive import zipped
 from assay.archive.gather import Sources
@@ -65,7 +65,7 @@ for address, content in json.load(sys.stdin).items():
 @pytest.fixture(scope="module")
 def crate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("crate")
-    made = Made(folder, seeds=2, blocks=0, metrics=({"name": "accuracy"},))
+    made = Whole(folder, seeds=2, blocks=0, metrics=({"name": "accuracy"},))
     results = made.make()
     report(results=results, output=results / "report")
     (folder / "experiment file.yaml").write_text("name: digits\n")
