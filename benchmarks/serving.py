@@ -16,6 +16,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -29,6 +30,8 @@ from servers import Assay, Target  # noqa: E402
 
 CONNECTIONS = (1, 8, 64)
 BARE, ASSAY = "Starlette + orjson", "Assay"
+TOGETHER = "Assay, who waits together"
+"""`batching: {size: 8, wait_ms: 0}`: requests that are there at the same time share a forward pass, and none waits for others."""
 AIMS = {"cnn": (0.9, 4.0), "mlp": (0.8, 7.0)}
 """Least ratio of requests a second to the bare server, and to LitServe and BentoML."""
 P99_AIM = 1.5
@@ -95,12 +98,14 @@ def measure(kind: str, options: argparse.Namespace, folder: Path) -> tuple[Resul
     left_out = []
     with contextlib.ExitStack() as stack:
         plain = stack.enter_context(Assay(folder / "plain", bundle))
+        together = stack.enter_context(Assay(folder / "together", bundle, batch=8, wait_ms=0.0))
         batched = stack.enter_context(Assay(folder / "batched", bundle, batch=32))
         targets = [
             servers.bare(folder, kind, body),
             plain.target(ASSAY, body),
             plain.target("Assay, without nginx", body, direct=True),
             plain.target("Assay, raw tensors", raw, servers.RAW),
+            together.target(TOGETHER, body),
             batched.target("Assay, batches of 32", body),
             batched.target("Assay, raw and batches", raw, servers.RAW),
         ]
@@ -157,13 +162,13 @@ def lines(kind: str, results: Results, forwards: list[float]) -> list[str]:
     aims += [
         (peer, connections, "rate", peers) for peer in ("LitServe", "BentoML") for connections in CONNECTIONS
     ]
-    for other, connections, what, aim in aims:
-        found = ratios(results, ASSAY, other, connections, what)
+    for own, (other, connections, what, aim) in product((ASSAY, TOGETHER), aims):
+        found = ratios(results, own, other, connections, what)
         if found is not None:
             reached = median(found) <= aim if what == "p99" else median(found) >= aim
             word = "at most" if what == "p99" else "at least"
             text.append(
-                f"Assay to {other}, {connections} connections, {'p99' if what == 'p99' else 'requests/s'}: {told(found)}; "
+                f"{own} to {other}, {connections} connections, {'p99' if what == 'p99' else 'requests/s'}: {told(found)}; "
                 f"aim {word} {aim:g}: {'reached' if reached else 'missed'}"
             )
     return text

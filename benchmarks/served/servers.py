@@ -142,6 +142,7 @@ class Assay:
     folder: Path
     bundle: Path
     batch: int = 1
+    wait_ms: float = 1.0
 
     def __enter__(self) -> "Assay":
         import base64
@@ -165,7 +166,7 @@ class Assay:
                 "serving": {
                     "workers": WORKERS,
                     "jwt": identified,
-                    "batching": {"size": self.batch, "wait_ms": 1.0},
+                    "batching": {"size": self.batch, "wait_ms": self.wait_ms},
                 },
             }
         )
