@@ -283,8 +283,11 @@ class Log:
         if time.monotonic() - self._flushed > self.FLUSH_SECONDS:
             self.flush()
 
-    def flush(self) -> None:
+    def flush(self, *, sync: bool = False) -> None:
+        """sync: also past a crash of the machine."""
         self._file.flush()
+        if sync:
+            os.fsync(self._file.fileno())
         self._flushed = time.monotonic()
 
     def close(self) -> None:

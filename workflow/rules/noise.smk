@@ -5,7 +5,6 @@ use rule train as train_again with:
         weights="results/{experiment}/noise/runs/{arm}/seed-{seed}/train/model.safetensors",
     log:
         text="logs/{experiment}/noise/train/{arm}/seed-{seed}.log",
-        events="results/{experiment}/noise/runs/{arm}/seed-{seed}/train/log.jsonl",
     resources:
         **SPANNING,
         runtime=requests.MINUTES["train_again"],

@@ -13,7 +13,6 @@ use rule train as train_trial with:
         weights=temp("results/{experiment}/sweep/{arm}/trial-{trial}/seed-{seed}/train/model.safetensors"),
     log:
         text="logs/{experiment}/sweep/{arm}/trial-{trial}/seed-{seed}.log",
-        events="results/{experiment}/sweep/{arm}/trial-{trial}/seed-{seed}/train/log.jsonl",
     resources:
         **SPANNING,
         runtime=requests.MINUTES["train_trial"],
@@ -45,7 +44,6 @@ use rule train_trial as train_trial_to_rung with:
         ),
     log:
         text="logs/{experiment}/sweep/{arm}/trial-{trial}/seed-{seed}.rung-{rung}.log",
-        events="results/{experiment}/sweep/{arm}/trial-{trial}/seed-{seed}/rung-{rung}/log.jsonl",
     resources:
         **SPANNING,
         runtime=requests.MINUTES["train_trial_to_rung"],

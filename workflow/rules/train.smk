@@ -9,7 +9,6 @@ rule train:
         weights="results/{experiment}/runs/{arm}/seed-{seed}/train/model.safetensors",
     log:
         text="logs/{experiment}/train/{arm}/seed-{seed}.log",
-        events="results/{experiment}/runs/{arm}/seed-{seed}/train/log.jsonl",
     retries: RETRIES
     threads: by_arm(lambda arm: arm.execution.threads * arm.execution.devices)
     resources:

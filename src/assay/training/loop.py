@@ -258,6 +258,7 @@ class Loop:
         """Raises: Interrupted where `stop` is a signal, once rank 0 has written."""
         each = self.ranks.gather(self._own_state())
         if self.ranks.first:
+            self.log.flush(sync=True)  # who goes on from here does not write these lines again
             self.checkpoints.save(self.state(each))
         self._last_checkpoint = time.monotonic()
         self.log.write("checkpoint", epoch=self.position.epoch, step=self.position.step)

@@ -190,7 +190,8 @@ def test_each_visit_is_a_process_of_its_own_in_counterbalanced_order(block):
     for one in visits["quick"]:
         assert {"load", "steal_s", "throttled_s", "cpu_mhz", "temperature_c"} <= set(one["before"])
         assert one["started"] < one["finished"]
-        assert one["inference_ms"]["1"]["confidence"] >= 0.95
+        confidence = one["inference_ms"]["1"]["confidence"]
+        assert confidence is None or confidence >= 0.95, "null where a busy machine left too few samples"
 
 
 def test_telemetry_has_a_line_before_and_after_each_measurement(block):
