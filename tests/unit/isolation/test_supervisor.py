@@ -25,6 +25,16 @@ while not Path("sleeper").exists() or not Path("sleeper").read_text():
 """
 
 
+FOUR_THAT_HOLD = """
+for _ in range(4):
+    if os.fork() == 0:
+        held = bytearray(os.urandom(1 << 20) * 100)
+        time.sleep(600)
+time.sleep(600)
+"""
+"""Children that together hold more than the bound."""
+
+
 def finish(process: "subprocess.Popen[str]") -> tuple[int, str, str]:
     out, errors = process.communicate(timeout=400)
     return process.returncode, out, errors
@@ -89,14 +99,9 @@ def kill(process, number, kill=os.kill):
     os.waitid(os.P_PID, process, os.WEXITED | os.WNOWAIT)
 os.kill = kill
 """
-    body = """
-for _ in range(4):
-    if os.fork() == 0:
-        held = bytearray(os.urandom(1 << 20) * 100)
-        time.sleep(600)
-time.sleep(600)
-"""
-    assert "crossed out_of_memory" in finish(supervised(body, before=late))[1], "its pipe was held on to"
+    assert "crossed out_of_memory" in finish(supervised(FOUR_THAT_HOLD, before=late))[1], (
+        "its pipe was held on to"
+    )
 
 
 def test_who_has_lost_only_its_first_thread_is_not_dead(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,14 +151,7 @@ def test_more_memory_than_the_bound_is_a_result(groups: bool, supervised: Superv
 
 
 def test_what_children_hold_counts(supervised: Supervised) -> None:
-    body = """
-for _ in range(4):
-    if os.fork() == 0:
-        held = bytearray(os.urandom(1 << 20) * 100)
-        time.sleep(300)
-time.sleep(300)
-"""
-    assert "crossed out_of_memory" in finish(supervised(body))[1]
+    assert "crossed out_of_memory" in finish(supervised(FOUR_THAT_HOLD))[1]
 
 
 def test_pages_that_processes_share_count_once(supervised: Supervised) -> None:
