@@ -17,7 +17,9 @@ from assay.release.environments.place import About, Place, PlaceError, alone, le
 from assay.release.environments.prepare import prepare
 from assay.release.environments.prune import prune
 from assay.release.environments.references import references
-from assay.release.ramp.state import State, Version, Wanted
+from assay.release.layout import Layout
+from assay.release.ramp.journal import Journal, line
+from assay.release.ramp.state import Phase, Progress, State, Version, Wanted
 from assay.release.registry.store import Registry, open_registry
 from assay.release.schema import Registry as Settings
 
@@ -154,21 +156,21 @@ def test_what_a_roll_back_refers_to_stays(
     assert place.folder.exists()
 
 
-def state(releases: Path, name: str, stable: str, candidate: str, phase: str = "step") -> Path:
-    found = State.model_validate(
-        {
-            "release": name,
-            "stable": Version(version=stable, folder="nowhere"),
-            "candidate": Version(version=candidate, folder="nowhere"),
-            "phase": phase,
-            "entered": 1,
-            "wanted": Wanted(stable=stable),
-            "reason": "",
-        }
+def state(releases: Path, name: str, stable: str, candidate: str, phase: Phase = "step") -> Path:
+    """A release's folder as a controller leaves it; its journal."""
+    found = State(
+        release=name,
+        stable=Version(version=stable, folder="nowhere"),
+        candidate=Version(version=candidate, folder="nowhere"),
+        phase=phase,
+        entered=1,
+        wanted=Wanted(stable=stable),
+        reason="",
     )
-    path = releases / name / "state.json"
-    found.write(path)
-    return path
+    journal = Journal(Layout(releases / name))
+    journal.append(line(len(journal.lines()) + 1, phase, "", "ramp", found))
+    journal.write_state(found, Progress(line=1))
+    return journal.layout.journal
 
 
 def test_what_a_release_refers_to_stays(releases: Path) -> None:
@@ -186,7 +188,7 @@ def test_what_a_release_refers_to_stays(releases: Path) -> None:
     assert pruned(releases)[0] == [NAME]
 
 
-@pytest.mark.parametrize("damaged", ["state", "history", "about", "aliases"])
+@pytest.mark.parametrize("damaged", ["journal", "history", "about", "aliases"])
 def test_nothing_goes_where_what_refers_to_it_cannot_be_read(
     releases: Path, registry: Registry, bundle: Path, damaged: str
 ) -> None:
@@ -194,7 +196,7 @@ def test_nothing_goes_where_what_refers_to_it_cannot_be_read(
     registry.move("champion", version, "")
     place = made(releases, NAME)
     path = {
-        "state": state(releases, "r", version, version),
+        "journal": state(releases, "r", version, version),
         "history": registry.history.path,
         "about": place.about,
         "aliases": registry.place.aliases,
@@ -271,11 +273,9 @@ def test_the_command(
         f"kept {releases}/environments/{NAME}: @champion of digits",
     ]
     assert said("prune").startswith("kept ")
-    path = releases / "r" / "state.json"
-    path.parent.mkdir()
-    path.write_text(json.dumps({"schema_version": 9}))
+    state(releases, "r", version, version).write_text(json.dumps({"schema_version": 9}) + "\n")
     assert main(["release", "env", "prune"]) == 2
-    assert "state.json" in capsys.readouterr().err
+    assert "journal.jsonl:1: damaged" in capsys.readouterr().err
     assert read(registry.resolve("@champion")).manifest.version == version
 
 

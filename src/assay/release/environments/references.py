@@ -6,7 +6,8 @@ from pathlib import Path
 
 from assay.release.environments.place import Place, PlaceError, name_of
 from assay.release.layout import Layout
-from assay.release.ramp.state import State
+from assay.release.ramp.find import begun
+from assay.release.ramp.journal import Journal, JournalError
 from assay.release.registry.history import History
 from assay.release.registry.store import Aliases
 from assay.release.registry.store import Place as ModelPlace
@@ -19,7 +20,7 @@ def references(releases: Path, registries: list[Path]) -> Kept:
     """By version, and by the names of environments that its bundle needs.
 
     releases: the folder of releases. registries: folders of models' registries.
-    Raises: PlaceError for a state or record that cannot be read: what it refers to cannot be told.
+    Raises: PlaceError for a journal or record that cannot be read: what it refers to cannot be told.
     """
     kept: Kept = {}
     for version, why, bundle in (*_of_registries(registries), *_of_releases(releases)):
@@ -67,10 +68,14 @@ def _aliases(place: ModelPlace) -> tuple[dict[str, str], dict[str, str]]:
 
 def _of_releases(releases: Path) -> Iterator[tuple[str, str, Path]]:
     """Both versions of a release, until it is rolled back: then the one that users have."""
-    for path in sorted(releases.glob("*/state.json")):
-        if path != Layout(path.parent).state:
+    for folder in begun(releases):
+        try:
+            last = Journal(Layout(folder)).last()
+        except JournalError as error:
+            raise PlaceError(str(error)) from None
+        if last is None:
             continue
-        state = State.parse(path, "", "look at it, and remove the release's folder if it is over", PlaceError)
+        state = last.state
         versions = [("stable", state.stable), ("candidate", state.candidate)]
         for role, version in versions[:1] if state.phase == "rolled_back" else versions:
             yield version.version, f"{role} of the release {state.release}", Path(version.folder)
