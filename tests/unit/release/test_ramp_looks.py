@@ -1,17 +1,24 @@
 """The judge and drift as the controller has them: fed from logs that grow, and taken up by another controller."""
 
+import dataclasses
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from made_world import NEW, OLD, release
 
+sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
+from drift_simulation import lines, made_reference
+
 from assay.release.layout import Layout
+from assay.release.ramp import drift_part
 from assay.release.ramp.drift_part import DriftPart
 from assay.release.ramp.judge_part import JudgePart
 from assay.release.ramp.processes import Supervised
-from assay.release.ramp.state import State, Wanted
+from assay.release.ramp.state import State, Version, Wanted
 from assay.release.routing.split import in_candidate
 
 SALT = "00112233445566778899aabbccddeeff"
@@ -101,11 +108,86 @@ def test_another_controller_goes_on_where_the_first_one_was(layout: Layout) -> N
     assert second.users == sum(in_candidate(SALT, f"{number:032x}", 0.1) for number in range(400))
 
 
-def test_a_memory_that_is_damaged_is_made_from_the_logs(layout: Layout) -> None:
+@pytest.mark.parametrize("content", [b'{"half"', b"[]", b'"text"', b"null", b"3", b"\xff"])
+def test_a_memory_that_is_damaged_is_told_and_made_from_the_logs(layout: Layout, content: bytes) -> None:
     append(layout.access, *(line(number) for number in range(300)))
     expected = part(layout).look(state())
-    layout.judge.write_bytes(b'{"half"')
-    assert part(layout).look(state()) == expected
+    assert expected.warnings == ()
+    layout.judge.write_bytes(content)
+    found = part(layout).look(state())
+    (told,) = found.warnings
+    assert told.startswith(f"memory: {layout.judge}: damaged (")
+    assert dataclasses.replace(found, warnings=()) == expected
+
+
+def predicted(layout: Layout, count: int, begin: int = 0) -> None:
+    """What both versions log of as many users each."""
+    rng = np.random.default_rng(begin)
+    for role in ("stable", "candidate"):
+        folder = layout.predictions(role)
+        folder.mkdir(parents=True, exist_ok=True)
+        append(folder / "worker-1.jsonl", *lines(count, rng, role=role, begin=begin, most=1))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def bundled(tmp_path: Path) -> State:
+    """With a candidate whose bundle has the reference."""
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    reference = made_reference(np.random.default_rng(0))
+    (folder / "reference.json").write_text(reference.model_dump_json())
+    return state().model_copy(update={"candidate": Version(version="new", folder=str(folder))})
+
+
+def drift_memory(layout: Layout) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(layout.drift.read_bytes())
+    return found
+
+
+def test_another_controller_s_drift_goes_on_where_the_first_one_was(
+    layout: Layout, bundled: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drift_part, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(drift_part, "KEPT_SECONDS", 0.0)
+    predicted(layout, 70)
+    first = DriftPart(release(), layout)
+    first.look(bundled)
+    kept = layout.drift.read_bytes()
+    predicted(layout, 50, begin=1000)
+    first.look(bundled)
+    expected = drift_memory(layout)
+    layout.drift.write_bytes(kept)
+    DriftPart(release(), layout).look(bundled)
+    assert drift_memory(layout) == expected, "no line is read again, and none is left out"
+
+
+@pytest.mark.parametrize(
+    "content", [b'{"half"', b"[]", b"null", b'{"positions": [], "drift": {}}', b'{"drift": []}', b"\xff"]
+)
+def test_a_drift_memory_that_is_damaged_is_told_and_made_from_the_logs(
+    layout: Layout, bundled: State, content: bytes
+) -> None:
+    predicted(layout, 70)
+    first = DriftPart(release(), layout)
+    first.look(bundled)
+    assert first.warnings == ()
+    expected = drift_memory(layout)
+    layout.drift.write_bytes(content)
+    again = DriftPart(release(), layout)
+    again.look(bundled)
+    (told,) = again.warnings
+    assert told.startswith(f"memory: {layout.drift}: damaged (")
+    assert drift_memory(layout) == expected
+
+
+def test_positions_that_are_damaged_spoil_the_rest_of_the_memory(layout: Layout, bundled: State) -> None:
+    predicted(layout, 70)
+    DriftPart(release(), layout).look(bundled)
+    expected = drift_memory(layout)
+    layout.drift.write_text(json.dumps(expected | {"positions": {"stable": {}}}))
+    again = DriftPart(release(), layout)
+    again.look(bundled)
+    assert drift_memory(layout) == expected and len(again.warnings) == 1
 
 
 def test_errors_of_users_and_of_copies_turn_back(layout: Layout) -> None:

@@ -4,8 +4,7 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-
-import orjson
+from typing import Any
 
 from assay.records import write_atomically
 from assay.release.bundle.manifest import REFERENCE
@@ -14,6 +13,7 @@ from assay.release.drift.monitor import Drift
 from assay.release.drift.reader import PredictionReader
 from assay.release.layout import Layout
 from assay.release.observations import Role
+from assay.release.ramp.memory import DamagedMemory, damaged, remembered
 from assay.release.ramp.room import without_room
 from assay.release.ramp.state import State
 from assay.release.schema import Release
@@ -36,6 +36,8 @@ class DriftPart:
 
     def __post_init__(self) -> None:
         self._readers = {role: PredictionReader(self.layout.predictions(role)) for role in _ROLES}
+        self._damaged: tuple[str, ...] = ()
+        """What was wrong with the memory that was found."""
 
     def look(self, state: State) -> tuple[str, str] | None:
         """`warn`, `pause` or `rollback`, and why; None: nothing drifts."""
@@ -52,21 +54,31 @@ class DriftPart:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """The latest findings, one of a kind."""
+        """A memory that was damaged, and the latest findings, one of a kind."""
         found = [] if self._drift is None else self._drift.findings
         latest = {(one.kind, one.feature): f"drift: {one.text}" for one in found}
-        return tuple(latest.values())[-MOST_WARNINGS:]
+        return (*self._damaged, *tuple(latest.values())[-MOST_WARNINGS:])
 
     def _restored(self, bundle: Path) -> Drift:
         reference = Reference.model_validate_json((bundle / REFERENCE).read_bytes())
         try:
-            content = orjson.loads(self.layout.drift.read_bytes())
-            positions = content["positions"]
-            drift = Drift.restored(self.release.drift, reference, content["drift"])
-        except (FileNotFoundError, ValueError, KeyError):
+            content = remembered(self.layout.drift)
+            if content is None:
+                return Drift(self.release.drift, reference)
+            return self._taken_up(content, reference)
+        except DamagedMemory as error:
+            self._damaged = (str(error),)
             return Drift(self.release.drift, reference)
+
+    def _taken_up(self, content: dict[str, Any], reference: Reference) -> Drift:
+        """Raises: DamagedMemory, also for that of another version of Assay."""
+        try:
+            drift = Drift.restored(self.release.drift, reference, content["drift"])
+            positions = {role: dict(content["positions"][role]) for role in _ROLES}
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise damaged(self.layout.drift, repr(error)) from None
         for role, reader in self._readers.items():
-            reader.positions = dict(positions[role])
+            reader.positions = positions[role]
         return drift
 
     def _keep(self, drift: Drift) -> None:

@@ -120,15 +120,15 @@ class FrontPart:
             return {}
         path = self.front.folder / "generations" / str(generation) / "plan.json"
         with contextlib.suppress(OSError, ValueError):
-            content: dict[str, Any] = json.loads(path.read_bytes())
-            return content
+            content = json.loads(path.read_bytes())
+            return content if isinstance(content, dict) else {}
         return {}
 
     def _shadow(self) -> float:
         """Share of requests copied: none while nobody sends them."""
         if self.shadower.running() is None:
             return 0.0
-        with contextlib.suppress(OSError, ValueError, KeyError):
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
             return float(json.loads(self.services.layout.shadow.read_bytes())["share"])
         return 0.0
 

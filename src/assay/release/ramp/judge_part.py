@@ -16,6 +16,7 @@ from assay.release.judge.judge import Judge
 from assay.release.layout import Layout
 from assay.release.observations import Access, Outcome
 from assay.release.ramp.drift_part import DriftPart
+from assay.release.ramp.memory import DamagedMemory, remembered
 from assay.release.ramp.parts import Decision, Look
 from assay.release.ramp.processes import Supervised
 from assay.release.ramp.room import without_room
@@ -46,6 +47,8 @@ class JudgePart:
         self._reader = AccessReader(self.layout.access)
         self._shadow = AccessReader(self.layout.shadow_log)
         self._outcomes = 0
+        self._damaged: tuple[str, ...] = ()
+        """What was wrong with the memory that was found."""
         self._judge = self._restored()
 
     def look(self, state: State) -> Look:
@@ -67,7 +70,7 @@ class JudgePart:
             users=_users(decision.evidence),
             requests=copies,
             seconds_to_decide=decision.seconds,
-            warnings=self.drift.warnings,
+            warnings=(*self._damaged, *self.drift.warnings),
             pause=f"drift: {why}" if action == "pause" else None,
             evidence=decision.evidence,
         )
@@ -106,8 +109,10 @@ class JudgePart:
         salt = self.layout.salt.read_text().strip()
         given = (self.release.judge, self.release.ramp.steps, partial(in_candidate, salt))
         try:
-            content = orjson.loads(self.layout.judge.read_bytes())
-        except (FileNotFoundError, ValueError):
+            content = remembered(self.layout.judge)
+        except DamagedMemory as error:
+            content, self._damaged = None, (str(error),)
+        if content is None:
             return Judge(*given)
         judge = Judge.restored(*given, content)
         position = judge.position or {"access": {}, "shadow": {}, "outcomes": 0}

@@ -169,6 +169,6 @@ def _preparing(service: Service) -> list[Swap]:
 
 def version_of(bundle: Path) -> str | None:
     """As its manifest says; it was compared with its content when it was loaded."""
-    with contextlib.suppress(OSError, ValueError, KeyError):
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
         return str(json.loads((bundle / MANIFEST).read_bytes())["version"])
     return None
