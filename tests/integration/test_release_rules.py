@@ -27,7 +27,9 @@ FAILED = named("assay_release_attempts_total", role="candidate", outcome="failed
 READY = named("assay_release_version_ready", role="candidate")
 PHASE = named("assay_release_phase", phase="step")
 CONTROLLER, OVER = named("assay_release_controller_up"), named("assay_release_over")
-FRONT, HELD, SPLIT = (named(f"assay_release_{name}") for name in ("front_up", "held", "split_wrong"))
+FRONT, HELD, FULL, SPLIT = (
+    named(f"assay_release_{name}") for name in ("front_up", "held", "disk_full", "split_wrong")
+)
 DRIFT = named("assay_release_warnings", kind="drift")
 DROPPED = named("assay_serving_log_lines_total", role="candidate", outcome="dropped")
 USABLE, CHANGED, ROTATION = (
@@ -47,6 +49,7 @@ HEALTHY = {
     CONTROLLER: "1x80",
     OVER: "0x80",
     HELD: "0x80",
+    FULL: "0x80",
     SPLIT: "0x80",
     PHASE: "1x80",
     DRIFT: "0x80",
@@ -117,6 +120,14 @@ TRIPS = {
         OWN,
         "digits: waits for a person to decide",
     ),
+    "disk": Trip(
+        HEALTHY | {FULL: "0x20 1x60"},
+        "AssayReleaseDiskFull",
+        "5m30s",
+        "6m",
+        OWN,
+        "digits: no room on the disk: the share is held, and log lines are lost",
+    ),
     "split": Trip(
         HEALTHY | {SPLIT: "0x20 1x60"},
         "AssaySplitWrong",
@@ -171,6 +182,7 @@ SILENT = {
     "few errors, though most": HEALTHY
     | {FAILED: "0x20 3x60", named("assay_release_attempts_total", role="candidate", outcome="ok"): "0x80"},
     "not ready for a moment": HEALTHY | {READY: "1x20 0 1x59"},
+    "a disk that was full for a moment": HEALTHY | {FULL: "0x20 1 0x59"},
     "held, and decided in time": HEALTHY | {HELD: "0x20 1x19 0x41"},
     "promoted, and the controller has ended": HEALTHY | {CONTROLLER: "0x80", OVER: "1x80"},
     "drift that a finished release had": HEALTHY | {DRIFT: "1x80", OVER: "1x80"},

@@ -122,6 +122,18 @@ def test_where_a_release_stands(world: World) -> None:
     told = told_by(Collector(world.folder.parent))
     held.close()
     assert told["assay_release_controller_up", own] == 1 and told["assay_release_candidate_users", own] == 12
+    assert told["assay_release_disk_full", own] == 0
+
+
+def test_a_controller_without_room_and_a_halted_front_are_told(world: World) -> None:
+    own = "release=digits"
+    world.layout.room.unlink()
+    (world.layout.front / "active").mkdir(parents=True)
+    assert ("assay_release_disk_full", own) not in told_by(Collector(world.folder.parent)), "nobody says so"
+    with hold(world.layout.lock):
+        told = told_by(Collector(world.folder.parent))
+    assert told["assay_release_disk_full", own] == 1
+    assert told["assay_release_front_share_ratio", own] == 0 < told["assay_release_share_ratio", own]
 
 
 def test_what_users_had_is_counted_from_the_first_look_on(world: World) -> None:
