@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from made_traffic import START, STEPS, Traffic, has, judge, step_of, users
 
+from assay.release.judge import guards, quantiles
+from assay.release.judge import judge as judge_module
 from assay.release.judge.decision import Decision
 from assay.release.judge.judge import Judge
 from assay.release.judge.sample import Users, key_of
@@ -175,10 +177,12 @@ def test_memory_is_bounded_and_the_share_follows() -> None:
         key = key_of(f"{number}")
         candidate = number % 10 == 0
         if held.sampled(key, candidate):
+            held.failed.add(key)
             held.add(key, candidate)
     assert len(held.seen[0]) <= 100 and len(held.seen[1]) <= 100
     assert held.share(0.1) == pytest.approx(0.5, abs=0.2)
     assert held.count(False) == pytest.approx(9000, rel=0.3)
+    assert held.failed and held.failed <= held.seen[0] | held.seen[1]
     back = Users(most=100)
     back.restore(json.loads(json.dumps(held.state())))
     assert back.seen == held.seen and back.bits == held.bits
@@ -230,6 +234,7 @@ def test_an_error_burst_turns_back_at_once() -> None:
         sorted(attempts("candidate", True, 20) + attempts("candidate", False, 30, since=START + 0.005)),
         attempts("stable", True, 50) + attempts("candidate", True, 50, since=START + 1, again=500),
         attempts("candidate", True, 6) + attempts("candidate", True, 3, since=START + 60),
+        attempts("stable", True, 60, people=30) + attempts("candidate", True, 10, since=START + 0.7),
         sorted(
             attempts("candidate", False, 30, people=30) + attempts("candidate", True, 5, since=START + 0.3)
         ),
@@ -244,6 +249,7 @@ def test_an_error_burst_turns_back_at_once() -> None:
         "by chance",
         "both versions",
         "apart",
+        "an outage of others",
         "a small share",
     ],
 )
@@ -257,6 +263,79 @@ def test_a_burst_of_copies_turns_back() -> None:
     one = judge()
     one.feed(attempts("candidate", True, 20, route="shadow"))
     assert one.decide(START, None).reason.startswith("error burst: ")
+
+
+def test_an_outage_that_is_over_excuses_nothing() -> None:
+    one = judge()
+    one.feed(attempts("stable", True, 60, people=30))
+    one.feed(attempts("candidate", True, 20, since=START + 60, route="shadow"))
+    assert one.decide(START, None).reason.startswith("error burst: ")
+
+
+def test_a_burst_is_looked_for_in_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guards, "MOST_ATTEMPTS", 50)
+    burst = guards.Burst(seconds=1000)
+    for number in range(200):
+        burst.add(number / 100, f"{number}", failed=number < 100)
+    assert (len(burst.attempts), len(burst.users), burst.failed) == (50, 50, 0)
+
+
+def test_each_bet_that_their_failures_are_its_own_asks_for_more() -> None:
+    """So that all of them together stay within the level."""
+
+    def needed(begun: int) -> int:
+        bet = judge().guards.own
+        bet.begun = begun
+        for number in range(1, 100):
+            bet.add(True)
+            if bet.certain:
+                return number
+        raise AssertionError
+
+    assert (needed(0), needed(19)) == (7, 11)
+
+
+def test_the_level_is_shared_by_guards_steps_and_metrics() -> None:
+    one = judge(Settings(business=BusinessTest()))
+    tests = one.level * one.metrics * one.compared
+    assert (one.metrics, one.compared) == (3, 3)
+    assert tests + one.guards.own.level + one.guards.copies.level == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize("times", [2.0, 4.0])
+def test_the_level_of_the_ratio_check_is_shared_by_steps(times: float) -> None:
+    one = judge(WIDE)
+    one.feed(Traffic(300).lines()[0])
+    one.steps[0.5].ratio.log_wealth[:] = math.log(times / WIDE.ratio_level)
+    found = one.decide(START, step_of(0.5)).reason.startswith("sample ratio: ")
+    assert found is (times > one.compared)
+
+
+def test_what_was_found_stays_found_by_the_next_judge() -> None:
+    burst, worse = judge(), judge(WIDE)
+    burst.feed(attempts("candidate", True, 20))
+    worse.feed(Traffic(1500, errors=(0.01, 0.1)).lines()[0])
+    assert worse.guards.tripped is None
+    for one in (burst, worse):
+        expected = one.decide(START, None)
+        assert expected.action == "rollback"
+        state = json.loads(json.dumps(one.state()))
+        again = Judge.restored(one.settings, STEPS, has, state)
+        assert again.decide(START, None) == expected
+
+
+def test_a_certain_difference_within_the_margin_does_not_turn_back() -> None:
+    """Where that it is within it was shown before."""
+    alike, apart = Traffic(500, errors=(0.0, 0.0)), Traffic(2000, seed=1, errors=(0.01, 0.06))
+    later = [line._replace(timestamp=line.timestamp + 1000) for line in apart.lines()[0]]
+    lines = [*alike.lines()[0], *later]
+    strict, lenient = judge(replace_margin(0.01)), judge(replace_margin(0.6))
+    strict.feed(lines)
+    lenient.feed(lines)
+    assert strict.decide(START, step_of(0.5)).action == "rollback"
+    assert lenient.decide(START, step_of(0.5)).action == "promote"
+    found = lenient.steps[0.5].errors
+    assert found.test.log_e > math.log(1 / found.level), "though it is certain"
 
 
 def test_a_candidate_that_breaks_late_is_turned_back_at_full_share() -> None:
@@ -291,7 +370,11 @@ def test_non_finite_outputs_turn_back() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "expected"), [(200, False), (None, True), (503, True), (422, True), (401, False), (429, False)]
+    ("status", "expected"),
+    [
+        *((status, False) for status in (200, 304, 401, 403, 408, 429, 499)),
+        *((status, True) for status in (None, 400, 404, 413, 422, 500, 503)),
+    ],
 )
 def test_what_counts_as_an_error(status: int | None, expected: bool) -> None:
     assert bad(Attempt("candidate", status, 0.1)) is expected
@@ -303,6 +386,41 @@ def test_values_that_are_none_are_left_out() -> None:
     wrong: Any = [Outcome(START, user, 1.5), Outcome(START, user, math.nan)]
     one.feed([], wrong)
     assert one.decide(START, None).evidence["unusable_outcomes"] == 2
+
+
+def test_outcomes_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(judge_module, "MOST_WAITING", 10)
+    one = judge(BUSINESS)
+    one.feed([], [Outcome(START + number, users(1, 0)[0], 0.5) for number in range(15)])
+    assert (len(one.waiting), one.unusable) == (10, 5)
+
+
+def of_one_user(*given: tuple[float, Attempt]) -> list[Access]:
+    """Requests of a user of the stable version at share 0.5, each so many seconds after the first; and the end of their window."""
+    user = next(user for user in users(100, 0) if not has(user, 0.5))
+    other = next(user for user in users(100, 1) if not has(user, 0.5))
+    end = (60.0, Attempt("stable", 200, 0.5))
+    return [
+        Access(START + at, "r", one, "stable", "split", (attempt,), attempt.status or 502, 0.1, 0.5, 1)
+        for one, at, attempt in [*((user, *pair) for pair in given), (other, *end)]
+    ]
+
+
+WELL, FAILED = Attempt("stable", 200, 0.5), Attempt("stable", 500, 0.001)
+
+
+def test_a_user_counts_by_what_happens_in_their_time() -> None:
+    """An error stays one though others follow it; what fails has no latency; values of later do not count."""
+    one = judge(Settings(user_seconds=10, business=BusinessTest()))
+    lines = of_one_user((0.0, FAILED), (1.0, WELL), (11.0, WELL), (12.0, WELL))
+    values = [Outcome(START + at, lines[0].user, value) for at, value in ((2.0, 1.0), (12.0, 0.0))]
+    one.feed(lines, values)
+    step = one.steps[0.5]
+    assert step.errors.margin.means() == (1.0, None)
+    assert step.business is not None and step.business.margin.means() == (0.0, None)
+    assert step.latency is not None and step.latency.versions[0].users == 1
+    (held,) = step.latency.versions[0].weights.nonzero()[0]
+    assert held == quantiles.bin_of(0.5)
 
 
 def test_latency_that_is_none_is_left_out() -> None:

@@ -10,7 +10,7 @@ from assay.release.ramp import orders
 from assay.release.ramp.controller import BLIND_SECONDS, Controller
 from assay.release.ramp.journal import Journal
 from assay.release.ramp.orders import Order
-from assay.release.ramp.parts import Look, Real
+from assay.release.ramp.parts import Look, Real, Running
 from assay.release.ramp.state import State
 from assay.release.schema import Release
 
@@ -67,6 +67,66 @@ def test_inconclusive_holds_after_its_time_and_never_promotes(world: World) -> N
     assert (built.state.phase, built.state.step) == ("step", 1)
     last = Journal(world.layout).lines()[-1]
     assert (last.by, last.reason) == ("ada", "ada: because (without waiting for the judge)")
+
+
+def test_time_that_a_person_gave_a_step_is_not_the_next_one_s(world: World) -> None:
+    step = {"users": 1, "least_seconds": 1, "most_seconds": 20}
+    made = release(ramp={"shadow": {"share": 0}, "steps": [{"share": 0.5, **step}, {"share": 1.0, **step}]})
+    world.look = lambda state: WAIT
+    built = begun(world, made)
+    until(world, built, "step", 0)
+    ticks(world, built, most=100)
+    order(world, "resume")
+    ticks(world, built, most=1)
+    order(world, "promote")
+    until(world, built, "step", 1)
+    ticks(world, built, most=100)
+    assert str(built.state.held).startswith("undecided after 20 s")
+
+
+def test_a_promotion_goes_round_no_preflight(world: World) -> None:
+    world.findings = ["golden outputs differ by 3.2"]
+    built = begun(world, release(ramp={"shadow": {"share": 0}, "steps": [{"share": 1.0}]}))
+    order(world, "promote")
+    ticks(world, built, most=1)
+    assert events(world)[:2] == ["preflight", "ignored"]
+    assert ticks(world, built).phase == "rolled_back"
+    assert max(world.applied, default=0) == 0
+
+
+@pytest.mark.parametrize("real", [Real(0.0, 1.0, early=False), Real(0.0, 0.0, early=True)])
+def test_who_has_or_sees_the_candidate_too_early_does_not_while_something_is_amiss(
+    world: World, real: Real
+) -> None:
+    """A version that is down holds up what exposes more, and not what exposes less."""
+    world.dead.add("stable")
+    world.real = real
+    built = begun(world)
+    ticks(world, built, most=1)
+    assert world.real == Real(0.0, 0.0, early=False)
+
+
+def test_another_version_in_the_candidate_s_place_is_no_candidate(world: World) -> None:
+    built = begun(world)
+    until(world, built, "step", 1)
+    world.broken["candidate"] = "cannot be swapped"
+    world.services["candidate"] = "other"
+    until(world, built, "rolling_back")
+    assert "has been down or not ready for 2" in built.state.reason
+
+
+def test_a_candidate_that_cannot_be_served_is_turned_back_at_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It need not be waited for: it has ended by itself, and said why."""
+    built = begun(world)
+    refused = Running(None, ready=False, detail="ended: no such model", refused=True)
+    running = built.parts.services.running
+    monkeypatch.setattr(
+        built.parts.services, "running", lambda role: refused if role == "candidate" else running(role)
+    )
+    ticks(world, built, most=1)
+    assert built.state.phase == "rolling_back" and "ended: no such model" in built.state.reason
 
 
 @pytest.mark.parametrize("have", [None, 0, 9])
