@@ -1,8 +1,10 @@
 """Before a release begins: everything that speaks against it is told at once, and nothing has been started."""
 
 import json
+import math
 import socket
 import threading
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -10,16 +12,21 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from made_bundle import made_bundle, made_results
-from made_world import release
+from made_world import NEW, OLD, release
 from ports import free_port
 from tokens_made import public_jwk, write_keys
 
 from assay.release.bundle.manifest import Claim, Verdict
+from assay.release.bundle.read import read
 from assay.release.layout import Layout
+from assay.release.observations import Role
 from assay.release.ramp import preflight
+from assay.release.ramp.decide import begin
 from assay.release.ramp.find import resolved
 from assay.release.ramp.preflight import Pair, Refused
-from assay.release.ramp.start import Options, start
+from assay.release.ramp.processes import Supervised
+from assay.release.ramp.start import Options, _served, start
+from assay.release.ramp.takeover import NONCES
 from assay.release.schema import Release
 
 
@@ -194,6 +201,89 @@ def test_what_a_release_began_with_is_found_from_every_folder(
     assert begun.serving.jwt is not None and begun.serving.jwt.jwks == str(jwks)
 
 
+@dataclass
+class Begun:
+    """What the journal is begun with."""
+
+    given: list[Any] = field(default_factory=list)
+
+    def begin(self, *given: Any) -> None:
+        self.given += given
+
+
+@pytest.fixture
+def begun(monkeypatch: pytest.MonkeyPatch) -> Begun:
+    """`start` up to where something would be started."""
+    found = Begun()
+    monkeypatch.setattr("assay.release.ramp.start._run", lambda *given: given[4](found))
+    return found
+
+
+def test_the_reason_for_a_worse_candidate_is_kept(
+    bundle: Path, other_bundle: Path, tmp_path: Path, jwks: Path, begun: Begun
+) -> None:
+    """And what is served are the registry's own copies, which nobody builds anew."""
+    registry = tmp_path / "registry"
+    asked = made(
+        jwks,
+        folder=str(tmp_path / "releases"),
+        registry={"model": "digits", "uri": str(registry)},
+        versions={"stable": str(bundle), "candidate": str(other_bundle)},
+    )
+    start(asked, Options(forced="it is faster"), print)
+    stable, candidate, reason, predecessor = begun.given
+    assert reason.endswith("; forced: it is faster") and predecessor is None
+    for version in (stable, candidate):
+        assert Path(version.folder) == registry / "digits" / "versions" / version.version
+    assert read(bundle).manifest.version == stable.version
+
+
+def test_signed_requests_that_were_taken_stay_taken_by_the_next_release(
+    bundle: Path,
+    other_bundle: Path,
+    tmp_path: Path,
+    jwks: Path,
+    begun: Begun,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    earlier = Layout(tmp_path / "releases" / "last")
+    earlier.shared.mkdir(parents=True)
+    (earlier.shared / NONCES).write_text("taken")
+    monkeypatch.setattr("assay.release.ramp.start.port_is_free", lambda *_: False)
+    monkeypatch.setattr("assay.release.ramp.takeover.on_port", lambda *_: earlier)
+    monkeypatch.setattr("assay.release.ramp.takeover.against", lambda *_: [])
+    asked = made(
+        jwks,
+        folder=str(tmp_path / "releases"),
+        registry={"model": "digits", "uri": str(tmp_path / "registry")},
+        versions={"stable": str(bundle), "candidate": str(other_bundle)},
+    )
+    start(asked, Options(), print)
+    assert begun.given[3] == "last"
+    assert (tmp_path / "releases" / "digits" / "run" / "shared" / NONCES).samefile(earlier.shared / NONCES)
+
+
+@dataclass
+class Addresses(Supervised):
+    """Of versions that run."""
+
+    known: dict[str, str | None] = field(default_factory=dict)
+
+    def address(self, role: Role) -> str | None:
+        return self.known[role]
+
+
+def test_both_versions_are_asked_before_the_first_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preflight, "health", lambda *asked: [f"asked {asked}"])
+    state = begin(release(), OLD, NEW, "a test").state
+    services = Addresses(Layout(tmp_path), known={"stable": "here:1", "candidate": "here:2"})
+    assert _served(state, services) == ["asked ('here:1', 'old')", "asked ('here:2', 'new')"]
+    services.known["candidate"] = None
+    assert _served(state, services)[1:] == ["candidate: does not run"]
+
+
 def test_a_disk_without_room_and_a_folder_of_others_are_refused(
     pair: Pair, tmp_path: Path, jwks: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,6 +305,11 @@ def test_a_disk_without_room_and_a_folder_of_others_are_refused(
             "golden outputs are off by 0.3",
         ),
         (200, {"model_version": "v"}, "golden outputs are off by None"),
+        (
+            200,
+            {"model_version": "v", "golden": {"deviation": math.nan, "tolerance": 0.2}},
+            "golden outputs are off by nan",
+        ),
         (503, {}, "/health/ready answers 503"),
     ],
 )

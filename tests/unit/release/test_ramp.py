@@ -106,6 +106,14 @@ def test_who_has_or_sees_the_candidate_too_early_does_not_while_something_is_ami
     assert world.real == Real(0.0, 0.0, early=False)
 
 
+def test_a_front_that_sends_where_nobody_is_any_more_is_told_anew(world: World) -> None:
+    built = begun(world)
+    until(world, built, "step", 1)
+    world.real = Real(0.1, 0.0, early=True, current=False)
+    ticks(world, built, most=1)
+    assert world.real == Real(0.1, 0.0, early=True)
+
+
 def test_another_version_in_the_candidate_s_place_is_no_candidate(world: World) -> None:
     built = begun(world)
     until(world, built, "step", 1)

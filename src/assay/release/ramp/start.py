@@ -24,6 +24,7 @@ from assay.release.ramp.journal import Journal, Line
 from assay.release.ramp.judge_part import JudgePart
 from assay.release.ramp.parts import PartError, Parts
 from assay.release.ramp.processes import Supervised
+from assay.release.ramp.reconcile import ROLES
 from assay.release.ramp.registry_part import RegistryPart
 from assay.release.ramp.state import State
 from assay.release.ramp.status import told
@@ -132,18 +133,7 @@ def _run(
         if webhook is not None:
             webhook.tell(line)
 
-    def served(state: State) -> list[str]:
-        wanted = {"stable": state.wanted.stable, "candidate": state.wanted.candidate}
-        findings = []
-        for role, version in wanted.items():
-            address = services.address("stable" if role == "stable" else "candidate")
-            if address is None or version is None:
-                findings.append(f"{role}: does not run")
-            else:
-                findings += preflight.health(address, version)
-        return findings
-
-    controller = Controller(release, layout, parts, served, tell)
+    controller = Controller(release, layout, parts, lambda state: _served(state, services), tell)
     with _ended_by_signals(controller.stopping):
         if begin is not None:
             begin(controller)
@@ -156,6 +146,18 @@ def _run(
         finally:
             if webhook is not None:
                 webhook.stop()
+
+
+def _served(state: State, services: Supervised) -> list[str]:
+    """What speaks against the versions as they run."""
+    findings = []
+    for role in ROLES:
+        address, version = services.address(role), state.wanted.of(role)
+        if address is None or version is None:
+            findings.append(f"{role}: does not run")
+        else:
+            findings += preflight.health(address, version)
+    return findings
 
 
 def parts_of(release: Release, layout: Layout, earlier: Layout | None = None) -> tuple[Parts, Supervised]:
