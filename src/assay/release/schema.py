@@ -178,6 +178,15 @@ class Routing(Section):
             ) from None
         return written
 
+    @field_validator("early_users")
+    @classmethod
+    def _users(cls, written: list[str]) -> list[str]:
+        if "*" in written:
+            raise ValueError(
+                "`*` is nobody here; name users, and write how many of all have the candidate as `share` of ramp.steps"
+            )
+        return written
+
     @field_validator("trusted_proxies")
     @classmethod
     def _networks(cls, written: list[str]) -> list[str]:

@@ -110,6 +110,10 @@ def test_mistakes_of_every_kind_are_told_at_once(tmp_path: Path) -> None:
             ["routing.address: 'localhost; x' is no IP address; write 127.0.0.1, or 0.0.0.0"],
         ),
         (CONTENT | {"routing": [1]}, ["routing: should be keys with values"]),
+        (
+            CONTENT | {"routing": {"early_users": ["alice", "*"]}},
+            ["routing.early_users: `*` is nobody here; name users, and write how many of all have"],
+        ),
         *(
             (
                 CONTENT | {"routing": {"header": name}},
