@@ -135,7 +135,7 @@ class Controller:
         trouble, real = reconcile(state, self.parts, self.number)
         if real is not None or state.predecessor is None:  # until then its users are another release's
             self._record(trouble)
-        look = self._guarded(self._look(), trouble)
+        look = self._guarded(self._look())
         self._count(look, trouble, real.share if real else None)
         if state.phase == "preflight" and not trouble:
             self._begin_or_refuse()
@@ -161,7 +161,7 @@ class Controller:
         if self._owed is not None or self.state.phase == "rolling_back":
             self.parts.front.halt()
             return
-        look = self._guarded(self._look(), [])
+        look = self._guarded(self._look())
         if look.decision == "rollback" and self.state.wanted.share > 0:
             why = "; ".join(look.reasons)
             with without_room():
@@ -215,7 +215,7 @@ class Controller:
         self._since.pop("judge", None)
         return look
 
-    def _guarded(self, look: Look, trouble: list[str]) -> Look:
+    def _guarded(self, look: Look) -> Look:
         """A candidate that is not there is turned back without the judge's word."""
         state = self.state
         if state.phase not in (*WATCHED, "preflight") or state.wanted.candidate is None:

@@ -145,7 +145,7 @@ class Application:
             raise Refused(429)
         if not _can_be_sent(scope):
             raise Refused(400)
-        body = await _body(scope, receive, held)
+        body = await _body(receive, held)
         authorization = [value for name, value in scope["headers"] if name == b"authorization"]
         if held.identity is not None and len(authorization) == 1:
             request.user = await self._identities.user(held.identity, authorization[0], held.salt)
@@ -252,7 +252,7 @@ def _forwarded(scope: Scope, request: Request) -> Headers:
     return [*passed, *own.items()]
 
 
-async def _body(scope: Scope, receive: Receive, held: Held) -> bytes:
+async def _body(receive: Receive, held: Held) -> bytes:
     """Raises: Refused for one that is too large or too slow."""
     parts: list[bytes] = []
     size = 0
