@@ -2,15 +2,21 @@
 
 import math
 import multiprocessing
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519
+from gunicorn.app.wsgiapp import WSGIApplication
 from tokens_made import AUDIENCE, public_jwk, token, write_keys
 
-from assay.release.schema import Release, Serving
+from assay.release.layout import Layout
+from assay.release.ports import free_port
+from assay.release.routing.gunicorn import PythonFront
+from assay.release.schema import Limits, Release, Routing, Serving
 from assay.release.security import sources
 from assay.release.security.admission import Admission
 from assay.release.security.limits import UserLimit
@@ -170,18 +176,57 @@ def test_what_is_missing_is_said(serving: dict[str, Any], said: str) -> None:
         Admission(Serving.model_validate(serving), "stable", None, None)
 
 
-def test_the_identity_service_has_no_secret_in_its_command(tmp_path: Path) -> None:
-    release = Release.model_validate(
+def release_with_tokens(folder: Path) -> Release:
+    return Release.model_validate(
         {
             "name": "r",
-            "folder": str(tmp_path),
+            "folder": str(folder),
             "registry": {"model": "m"},
             "serving": {"jwt": {"jwks": "keys", "algorithms": ["EdDSA"], "audience": AUDIENCE}},
         }
     )
+
+
+def test_the_identity_service_has_no_secret_in_its_command(tmp_path: Path) -> None:
+    release = release_with_tokens(tmp_path)
     command, environment = identity_process(release, "127.0.0.1:1")
     salt = read_salt(tmp_path / "r" / "salt").decode()
     assert salt not in " ".join(command) + "".join(environment.values())
     with pytest.raises(ValueError, match="nobody is identified"):
         serving = release.serving.model_copy(update={"jwt": None})
         identity_process(release.model_copy(update={"serving": serving}), "127.0.0.1:1")
+
+
+class Started(Exception):
+    """In place of a process."""
+
+
+@pytest.mark.parametrize("part", ["identity service", "front"])
+def test_gunicorn_has_no_settings_of_another_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    """With a certificate of another's the identity service spoke TLS, and every user was anonymous."""
+
+    monkeypatch.setenv("GUNICORN_CMD_ARGS", "--max-requests 7")
+
+    def started(command: list[str], *, env: dict[str, str], **_: object) -> None:
+        raise Started(command, env)
+
+    if part == "front":
+        front = PythonFront(Layout(tmp_path), Routing(port=free_port()), Limits())
+        front.folder.mkdir(parents=True)
+        monkeypatch.setattr(subprocess, "Popen", started)
+        with pytest.raises(Started) as caught:
+            front._launch()
+        command, variables = caught.value.args
+    else:
+        command, variables = identity_process(release_with_tokens(tmp_path), "127.0.0.1:1")
+    (tmp_path / "gunicorn.conf.py").write_text("certfile = 'theirs.pem'\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("gunicorn.config.Chdir.default", str(tmp_path))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "argv", command[2:])
+    settings = WSGIApplication("").cfg
+    assert settings.bind and (settings.certfile, settings.max_requests) == (None, 0)

@@ -25,6 +25,7 @@ from assay.release.routing.rates import FILE as RATES
 from assay.release.routing.rotation import cut, shift
 from assay.release.routing.split import UNITS, units
 from assay.release.schema import Limits, Routing
+from assay.release.security import alone
 
 FOLDER = "ASSAY_FRONT"
 """The variable that tells workers where the front is."""
@@ -41,7 +42,7 @@ class PythonFront(Front):
         """Wants the variable ASSAY_FRONT, the front's folder."""
         half_minute = round(self.limits.timeout_seconds) + 30
         command = [sys.executable, "-m", "gunicorn", "assay.release.routing.application:application()"]
-        command += ["--worker-class", "assay.release.security.worker.QuietWorker"]
+        command += [*alone.COMMAND, "--worker-class", "assay.release.security.worker.QuietWorker"]
         command += ["--workers", str(self.workers), "--pid", str(self._pid), "--no-control-socket"]
         command += ["--bind", listen(self.routing.address, self.routing.port), "--keep-alive", "65"]
         command += ["--graceful-timeout", str(half_minute), "--umask", "0o077"]
@@ -118,6 +119,7 @@ class PythonFront(Front):
         source = str(Path(__file__).parents[3])
         paths = [source, *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = os.environ | {FOLDER: str(self.folder), "PYTHONPATH": os.pathsep.join(paths)}
+        environment |= alone.VARIABLES
         with (self.folder / "error.log").open("a") as log:
             program = subprocess.Popen(
                 self.command(),

@@ -8,6 +8,7 @@ from pathlib import Path
 from assay.release.layout import Layout
 from assay.release.load import load
 from assay.release.schema import Release
+from assay.release.security import alone
 from assay.release.security.identity import SETTINGS, Service, Settings
 from assay.release.security.salt import make_salt
 
@@ -29,7 +30,6 @@ def run(arguments: argparse.Namespace) -> int:
     Service(
         Settings.model_validate_json(environment[SETTINGS])
     )  # mistakes are told here, not in a worker's log
-    os.environ.pop("GUNICORN_CMD_ARGS", None)
     os.execve(command[0], command, os.environ | environment)
 
 
@@ -47,6 +47,12 @@ def identity_process(release: Release, bind: str) -> tuple[list[str], dict[str, 
     make_salt(salt)
     settings = Settings(jwt=release.serving.jwt, salt=salt)
     command = [sys.executable, "-m", "gunicorn", "assay.release.security.identity:application()"]
-    command += ["--worker-class", "assay.release.security.worker.QuietWorker", "--workers", "1"]
+    command += [
+        *alone.COMMAND,
+        "--worker-class",
+        "assay.release.security.worker.QuietWorker",
+        "--workers",
+        "1",
+    ]
     command += ["--bind", bind, "--umask", "0o077", "--keep-alive", "75", "--no-control-socket"]
-    return command, {SETTINGS: settings.model_dump_json()}
+    return command, {SETTINGS: settings.model_dump_json()} | alone.VARIABLES
