@@ -157,6 +157,35 @@ def test_a_line_does_not_wait_for_the_next(tmp_path: Path) -> None:
     writer.close(PATIENCE)
 
 
+def test_a_line_waits_for_a_quarter_of_a_second_at_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+
+    class Noted(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            waits.append(timeout or 0.0)
+            return super().wait(timeout)
+
+    monkeypatch.setattr(log.threading, "Event", Noted)
+    writer = PredictionLog(tmp_path)
+    writer.put(served())
+    eventually(lambda: written(tmp_path))
+    writer.close(PATIENCE)
+    assert 0 < max(waits) <= 0.25
+
+
+def test_a_line_is_not_for_everybody_and_a_trouble_is_told_once_a_while(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    writer = PredictionLog(tmp_path)
+    for one in (served(0), served(1, user=object()), served(2, user=object())):
+        writer.put(one)
+    writer.close(PATIENCE)
+    assert [path.stat().st_mode & 0o007 for path in tmp_path.iterdir()] == [0]
+    assert writer.counts() == (1, 2, 0) and len(caplog.records) == 1
+
+
 def test_files_are_closed_by_size_and_the_oldest_removed(tmp_path: Path) -> None:
     writer = PredictionLog(tmp_path, megabytes=1e-6, files=3)
     for number in range(6):

@@ -53,6 +53,26 @@ def test_where_it_may_the_first_to_end_goes(tmp_path: Path) -> None:
     assert table.get(key(BUCKET), NOW) == BUCKET
 
 
+def test_who_dies_between_a_key_and_its_value_leaves_a_place_that_has_expired(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not the value of the key that was there before."""
+    table = Table(tmp_path / "t", BUCKET, evict=True)
+    for number in range(BUCKET):
+        put(table, key(number), number)
+    values = table._values
+
+    class Dead:
+        def __setitem__(self, slot: int, value: int) -> None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(table, "_values", Dead())
+    with pytest.raises(KeyboardInterrupt):
+        put(table, key(99), 99)
+    monkeypatch.setattr(table, "_values", values)
+    assert table.get(key(99), NOW) is None and table.get(key(BUCKET - 1), NOW) == BUCKET - 1
+
+
 def test_a_part_of_two_keys_is_not_a_key(tmp_path: Path) -> None:
     """Keys lie side by side: sixteen bytes of two of them may spell a third."""
     table = Table(tmp_path / "t", BUCKET)

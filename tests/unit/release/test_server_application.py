@@ -3,9 +3,11 @@
 import asyncio
 import dataclasses
 import os
+import re
 import socket
 import subprocess
 import sys
+import time
 from importlib import metadata
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from assay.release.bundle.read import read
 from assay.release.routing.copies import received, receiver
 from assay.release.schema import Batching, Limits, Serving
 from assay.release.server.application import Application
+from assay.release.server.batching import Batcher
 from assay.release.server.group import cores_of
 from assay.release.server.make import make_application
 from assay.release.server.metrics import Metrics
@@ -110,15 +113,37 @@ def test_a_refused_request_never_reaches_the_model(bundle, model, kept):
     assert not kept["lines"] and not kept["copies"]
 
 
-def test_outputs_that_are_not_finite_are_an_error_that_is_counted(bundle, model, kept):
-    application = made(
-        bundle, dataclasses.replace(model, forward=lambda images: images.flatten(1) * np.nan), kept
-    )
+@pytest.mark.parametrize("wrong", [slice(None), slice(1)], ids=["all", "one of them"])
+def test_outputs_that_are_not_finite_are_an_error_that_is_counted(bundle, model, kept, wrong):
+    def spoiled(images):
+        scores = model.forward(images).clone()
+        scores[:, wrong] = np.nan
+        return scores
+
+    application = made(bundle, dataclasses.replace(model, forward=spoiled), kept)
     (answer,) = asked(application, ("/predict", json_body([[1] * 64])))
     assert answer.status == 500 and answer.json["error"] == "non_finite"
     (metrics,) = asked(application, ("/metrics",), method="GET")
     assert b'assay_serving_requests_total{code="non_finite"} 1.0' in metrics.body
-    assert kept["lines"][0].status == 500 and np.isnan(kept["lines"][0].outputs).all()
+    assert kept["lines"][0].status == 500 and np.isnan(kept["lines"][0].outputs[:, wrong]).all()
+
+
+def test_a_model_that_always_fails_fills_no_disk(bundle, model, capsys):
+    def broken(_):
+        raise RuntimeError("inside")
+
+    application = made(bundle, dataclasses.replace(model, forward=broken))
+    application.predictor._last_error = time.monotonic() + 60  # it was told a moment ago
+    assert {answer.status for answer in asked(application, *[("/predict", json_body([[1] * 64]))] * 3)} == {
+        500
+    }
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("given", ['a"b', "a b", "a" * 129, ""])
+def test_a_request_id_that_is_none_is_replaced(bundle, model, given):
+    (answer,) = asked(made(bundle, model), ("/predict", json_body([[1] * 64])), x_request_id=given)
+    assert answer.status == 200 and re.fullmatch("[0-9a-f]{32}", answer.json["request_id"])
 
 
 @pytest.mark.parametrize("size", [1, 8])
@@ -153,6 +178,12 @@ def test_bodies_that_are_too_large_or_too_slow(bundle, model):
     assert answer.status == 408 and answer.headers[b"connection"] == b"close"
     (answer,) = asked(application, ("/predict", b"{}"), content_length="-1")
     assert answer.status == 413
+    body = json_body([[1] * 64])
+    application = made(bundle, model, limits=Limits(body_bytes=len(body)))
+    (answer,) = asked(application, ("/predict", body))
+    assert answer.status == 200, "as large as it may be"
+    (answer,) = asked(application, ("/predict", b""), parts=[body[:5], body[5:]])
+    assert answer.status == 200
 
 
 def test_a_body_in_parts_is_put_together(bundle, model):
@@ -203,6 +234,24 @@ def test_requests_that_wait_together_are_one_batch_and_get_their_own_scores(bund
         assert np.abs(np.array(answer.json["outputs"]) - own).max() <= bundle.manifest.golden.tolerance
     assert sum(sizes) == 12 and max(sizes) <= 4 and len(sizes) < 8
     assert all(line.queue_ms is not None for line in kept["lines"])
+
+
+def test_who_has_gone_is_not_computed_for():
+    sizes = []
+
+    def counted(samples):
+        sizes.append(len(samples))
+        return samples
+
+    async def put():
+        batcher = Batcher(counted, size=3, wait=60, inline=True)
+        gone, *others = [batcher.put(np.full((1, 1), number, np.float32)) for number in range(2)]
+        gone.cancel()
+        others += [batcher.put(np.full((1, 1), number, np.float32)) for number in (2, 3)]
+        batcher._flush()
+        return [float(one.result().scores.item()) for one in others]
+
+    assert asyncio.run(put()) == [1, 2, 3] and sum(sizes) == 3
 
 
 def test_a_request_alone_waits_no_longer_than_it_may(bundle, model):

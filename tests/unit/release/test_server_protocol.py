@@ -15,7 +15,9 @@ from uvicorn.server import ServerState
 
 from assay.release.bundle.read import read
 from assay.release.schema import Batching, Limits
+from assay.release.security.refusal import no_identity
 from assay.release.server.model import load_model
+from assay.release.server.plugs import Plugs
 from assay.release.server.protocol import ShortProtocol
 
 BODY = json_body([[7] * 64])
@@ -29,6 +31,19 @@ def bundle(tmp_path_factory):
 @pytest.fixture(scope="module")
 def model(bundle):
     return load_model(bundle)
+
+
+@pytest.fixture
+def protocols(monkeypatch):
+    """Of the connections, in the order in which they were made."""
+    found = []
+
+    def noted(protocol, *given, made=ShortProtocol.connection_made):
+        found.append(protocol)
+        made(protocol, *given)
+
+    monkeypatch.setattr(ShortProtocol, "connection_made", noted)
+    return found
 
 
 def post(body=BODY, *headers, path="/predict", version="1.1", length=None):
@@ -151,6 +166,42 @@ def test_a_connection_answers_many_requests_in_their_order(bundle, model, size):
     converse(application, talk)
 
 
+def test_each_request_of_a_connection_is_let_in_or_refused_by_itself(bundle, model):
+    application = made(bundle, model)
+
+    def identify(values):
+        if values != [b"Bearer good"]:
+            raise no_identity("nobody")
+        return "u"
+
+    application.predictor._plugs = Plugs(identify=identify)
+
+    async def talk(conversation):
+        for token, expected in (("bad", 401), ("good", 200), ("bad", 401), ("good", 200)):
+            await conversation.send(post(BODY, f"Authorization: Bearer {token}"))
+            status, headers, _ = await conversation.answer()
+            assert status == expected and "connection" not in headers
+        await conversation.send(post())
+        assert (await conversation.answer())[0] == 401
+
+    converse(application, talk)
+
+
+@pytest.mark.parametrize("target", ["/predict", "/predict?a=1"])
+def test_what_was_signed_is_the_target_as_it_came(bundle, model, target):
+    application, signed = made(bundle, model), []
+    application.predictor._plugs = Plugs(check=lambda *said: signed.append(said))
+
+    async def talk(conversation):
+        await conversation.send(post(BODY, "X-Request-Id: r", path=target))
+        assert (await conversation.answer())[0] == 200
+
+    converse(application, talk)
+    [(method, asked, headers, body, request_id)] = signed
+    assert (method, asked, body, request_id) == (b"POST", target.encode(), BODY, b"r")
+    assert headers[b"x-request-id"] == b"r"
+
+
 def test_requests_sent_ahead_are_answered_in_order_or_to_be_sent_again(bundle, model):
     bodies = [json_body([[value] * 64]) for value in (1, 2, 3)]
     singles = []
@@ -188,15 +239,8 @@ def test_a_body_that_does_not_come_ends_the_connection(bundle, model):
     converse(made(bundle, model, limits=Limits(timeout_seconds=0.1)), gone, talk)
 
 
-def test_a_body_that_came_while_the_worker_stood_still_is_read(bundle, model, monkeypatch):
+def test_a_body_that_came_while_the_worker_stood_still_is_read(bundle, model, protocols):
     """The time for it is over by then, and the timer comes first: what lies in the socket is read all the same."""
-    protocols = []
-
-    def late(protocol, *given, made=ShortProtocol.connection_made):
-        protocols.append(protocol)
-        made(protocol, *given)
-
-    monkeypatch.setattr(ShortProtocol, "connection_made", late)
 
     async def talk(conversation):
         whole = post()
@@ -225,6 +269,42 @@ def test_when_it_closes_the_next_answer_is_the_last(bundle, model):
         assert status == 200 and headers["connection"] == "close" and await conversation.closed()
 
     converse(application, talk)
+
+
+def test_a_worker_that_ends_answers_the_request_that_it_has_and_ends_idle_connections(
+    bundle, model, protocols
+):
+    async def half(conversation):
+        whole = post()
+        await conversation.send(whole[:-10])
+        while not protocols[-1]._short:
+            await asyncio.sleep(0.001)
+        protocols[-1].shutdown()
+        await conversation.send(whole[-10:])
+        status, headers, _ = await conversation.answer()
+        assert status == 200 and headers["connection"] == "close" and await conversation.closed()
+
+    async def idle(conversation):
+        await conversation.send(post())
+        assert (await conversation.answer())[0] == 200
+        protocols[-1].shutdown()
+        assert await conversation.closed()
+
+    converse(made(bundle, model), half, idle)
+
+
+def test_who_does_not_read_answers_is_not_read_from(bundle, model, protocols):
+    async def talk(conversation):
+        await conversation.send(post())
+        assert (await conversation.answer())[0] == 200
+        protocols[0].pause_writing()
+        await conversation.send(post())
+        assert (await conversation.answer())[0] == 200 and protocols[0].flow.read_paused
+        protocols[0].resume_writing()
+        await conversation.send(post())
+        assert (await conversation.answer())[0] == 200
+
+    converse(made(bundle, model), talk)
 
 
 def test_a_defect_is_a_500_that_tells_nothing(bundle, model, capsys, monkeypatch):

@@ -76,6 +76,14 @@ def test_a_signed_request_is_taken_once(check: SignatureCheck) -> None:
         assert refused.value.status == 401
 
 
+def test_a_nonce_of_one_caller_is_not_another_s(check: SignatureCheck, secrets_file: Path) -> None:
+    """Else who sees or guesses one could use it up."""
+    secrets_file.write_text(f"client {SECRET.decode()}\nother {SECRET.decode()}\n")
+    headers = signed()
+    assert verify(check, headers | {b"x-assay-key": b"other"}) == b"other"
+    assert verify(check, headers) == b"client"
+
+
 @pytest.mark.parametrize(
     "change",
     [{"method": b"PUT"}, {"target": b"/predict?x=1"}, {"target": b"/"}, {"body": BODY + b" "}, {"body": b""}],

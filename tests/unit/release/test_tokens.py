@@ -16,6 +16,7 @@ from assay.release.schema import Jwt
 from assay.release.security import sources, tokens
 from assay.release.security.refusal import Refusal
 from assay.release.security.salt import user_digest
+from assay.release.security.sources import Watched
 from assay.release.security.tokens import Verifier
 
 SALT = b"0123456789abcdef0123456789abcdef"
@@ -66,6 +67,46 @@ def test_shared_keys_are_taken_from_a_file_of_their_own(tmp_path: Path) -> None:
     path.chmod(0o640)
     with pytest.raises(ValueError, match="others may read it"):
         verifier(path, "HS512")
+
+
+def test_a_key_verifies_the_algorithm_that_it_is_for_and_no_other(tmp_path: Path) -> None:
+    secret = b"s" * 64
+    path = write_keys(tmp_path / "jwks", shared_jwk(secret, "1") | {"alg": "HS512"})
+    check = verifier(path, "HS256", "HS512")
+    assert check.verify(token(secret, "HS512")).user
+    with pytest.raises(Refusal):
+        check.verify(token(secret, "HS256"))
+
+
+def test_without_a_key_id_a_token_is_taken_where_a_single_key_fits(tmp_path: Path, key: Any) -> None:
+    path = write_keys(tmp_path / "jwks", public_jwk(key, "1"))
+    check = verifier(path)
+    assert check.verify(token(key, kid=None)).user
+    write_keys(path, public_jwk(key, "1"), public_jwk(ed25519.Ed25519PrivateKey.generate(), "2"))
+    with pytest.raises(Refusal):
+        check.verify(token(key, kid=None))
+    assert check.verify(token(key)).user
+
+
+def test_a_token_has_a_length_that_is_taken(tmp_path: Path, key: Any) -> None:
+    check = verifier(write_keys(tmp_path / "jwks", public_jwk(key, "1")))
+    assert check.verify(token(key, more="x" * 5000)).user
+    with pytest.raises(Refusal, match="more than 8192 bytes"):
+        check.verify(token(key, more="x" * 8192))
+
+
+def test_a_shared_key_is_not_taken_from_a_file_that_was_read_as_a_public_one(
+    tmp_path: Path, key: Any
+) -> None:
+    """Others may have read it."""
+    secret = b"s" * 64
+    path = write_keys(tmp_path / "jwks", public_jwk(key, "1"))
+    path.chmod(0o644)
+    check = verifier(path, "EdDSA", "HS512")
+    write_keys(path, public_jwk(key, "1"), shared_jwk(secret, "2"))
+    with pytest.raises(Refusal):
+        check.verify(token(secret, "HS512", kid="2"))
+    assert check.verify(token(key)).user and "start anew" in (check.keys.problem or "")
 
 
 def test_no_attack_is_taken_and_none_ends_in_anything_but_401(tmp_path: Path, key: Any) -> None:
@@ -147,6 +188,20 @@ def test_a_damaged_file_leaves_the_last_good_keys_and_says_so(
     assert check.keys.problem is None
 
 
+def test_a_file_that_changes_twice_within_a_tick_of_its_clock_is_read_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "YOUNG", 3600.0)
+    path = tmp_path / "file"
+    path.write_bytes(b"one")
+    watched = Watched(str(path), "what", bytes, private=False)
+    assert watched.current() == b"one"
+    tick = path.stat().st_mtime_ns
+    path.write_bytes(b"two")
+    os.utime(path, ns=(tick, tick))
+    assert watched.current() == b"two"
+
+
 def test_a_lost_file_leaves_the_last_good_keys(tmp_path: Path, key: Any) -> None:
     path = write_keys(tmp_path / "jwks", public_jwk(key, "1"))
     check = verifier(path)
@@ -190,6 +245,11 @@ def test_headers_that_are_no_single_bearer_token_are_refused(tmp_path: Path, key
         with pytest.raises(Refusal) as refused:
             check.identify(wrong)
         assert refused.value.status == 401
+    with pytest.raises(Refusal) as refused:
+        check.identify([])
+    assert refused.value.headers == ((b"www-authenticate", b"Bearer"),), (
+        "as RFC 6750 has it: no error was made"
+    )
     assert verifier(path, required=False).identify([]).user == ""
     with pytest.raises(Refusal):
         verifier(path, required=False).identify([b"Bearer no"])
@@ -237,6 +297,17 @@ def test_keys_from_the_environment_and_files_that_others_write(
     path.chmod(0o666)
     with pytest.raises(ValueError, match="everybody may write"):
         verifier(path)
+    path.chmod(0o600)
+    nobody = 65_534
+    if os.geteuid() == 0:
+        os.chown(path, nobody, -1)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: nobody)
+    with pytest.raises(ValueError, match="belongs to another user"):
+        verifier(path)
+    (tmp_path / "large").write_bytes(b" " * (sources.LARGEST + 1))
+    with pytest.raises(ValueError, match="that is no file of keys"):
+        verifier(tmp_path / "large")
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(ValueError, match="is no file"):
         verifier(tmp_path / "fifo")

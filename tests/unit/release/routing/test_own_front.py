@@ -76,7 +76,7 @@ def test_lines_go_to_the_file_that_has_the_name(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "log.1").read_bytes()) == {"n": 1} and json.loads(path.read_bytes()) == {
         "n": 2
     }
-    assert lines.lost == 0
+    assert lines.lost == 0 and path.stat().st_mode & 0o007 == 0
 
 
 def open_files() -> int:
