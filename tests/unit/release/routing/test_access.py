@@ -72,6 +72,20 @@ def test_every_line_once_at_any_cut(tmp_path: Path) -> None:
     assert [access.request_id for access in found] == list("01234")
     path.write_bytes(line(request_id="new"))
     assert [access.request_id for access in reader.read()] == ["new"], "truncated"
+    with path.open("ab") as log:
+        log.write(line(request_id="next"))
+    assert [access.request_id for access in reader.read()] == ["next"], "none for a second time"
+
+
+def test_what_was_there_before_is_passed_over_where_it_is_not_wanted(tmp_path: Path) -> None:
+    path = tmp_path / "access.jsonl"
+    path.with_name("access.jsonl.1").write_bytes(line(request_id="1"))
+    path.write_bytes(line(request_id="2"))
+    reader = AccessReader(path)
+    reader.skip()
+    with path.open("ab") as log:
+        log.write(line(request_id="3"))
+    assert [access.request_id for access in reader.read()] == ["3"]
 
 
 def test_rotation_loses_nothing_and_a_reader_that_was_killed_goes_on(tmp_path: Path) -> None:

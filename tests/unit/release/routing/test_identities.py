@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -55,11 +56,11 @@ def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
     service.stop()
 
 
-def user(service: Service, path: Path, said: bytes) -> str:
+def user(service: Service, path: Path, said: bytes, salt: str = "") -> str:
     """As one worker finds it that has not seen anyone before."""
 
     async def ask() -> str:
-        return await Identities(Versions(), path).user(service.address, said)
+        return await Identities(Versions(), path).user(service.address, said, salt)
 
     return asyncio.run(ask())
 
@@ -86,6 +87,21 @@ def test_an_answer_ends_when_its_service_says(
     for moment, times in ((1000.0, 1), (1059.9, 1), (1060.0, 2)):
         now[0] = moment
         assert user(service, path, b"Bearer 60") == USER and len(service.asked) == times
+
+
+def test_another_release_asks_for_itself(service: Service, tmp_path: Path) -> None:
+    for salt in ("a", "b", "a", "b"):
+        assert user(service, tmp_path / FILE, b"Bearer 60", salt) == USER
+    assert len(service.asked) == 2
+
+
+@pytest.mark.parametrize("said", ["", USER[1:], USER.upper(), USER + "0", "x; y"])
+def test_what_is_no_digest_is_nobody(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    """It goes into logs, and decides who has which version."""
+    monkeypatch.setattr(sys.modules[__name__], "USER", said)
+    assert user(service, tmp_path / FILE, b"Bearer 60") == ""
 
 
 @pytest.mark.parametrize("said", [b"Bearer 0", b"Bearer x", b"Bearer"])

@@ -48,7 +48,10 @@ def test_a_change_is_seen_at_the_next_look_and_a_halt_too(tmp_path: Path) -> Non
     assert active.now() == (HELD, False)
     (first / GO).unlink()
     assert active.now() == (HELD, True)
-    assert HELD.split.choose("u").assigned == "candidate" and HELD.stopped.choose("u").assigned == "stable"
+    chosen = replace(HELD, share=0.0, early=["e"], testers=["t"])
+    for held, user, wish in ((HELD, "u", ""), (chosen, "e", ""), (chosen, "t", "candidate")):
+        assert held.split.choose(user, wish).assigned == "candidate"
+        assert held.stopped.choose(user, wish).assigned == "stable"
     second = replace(HELD, generation=2, share=0.0)
     hold(tmp_path, second)
     assert active.now() == (second, False)
@@ -90,6 +93,13 @@ def test_lines_that_cannot_be_written_are_counted(where: str) -> None:
     for _ in range(5):
         lines.write(where, {"n": 1})
     assert lines.lost == 5 and open_files() <= before + 1
+
+
+def test_a_line_of_which_a_part_was_written_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = Lines()
+    monkeypatch.setattr("os.write", lambda _, content: len(content) - 1)
+    lines.write(str(tmp_path / "log"), {"n": 1})
+    assert lines.lost == 1
 
 
 def test_nobody_there_is_no_answer() -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assay.release.routing.split import Choice, Split, in_candidate, murmur2, units
+from assay.release.routing.split import UNITS, Choice, Split, in_candidate, murmur2, units
 from assay.release.security.salt import user_digest
 
 SALT = "00112233445566778899aabbccddeeff"
@@ -42,6 +42,10 @@ def test_nobody_in_particular_has_stable() -> None:
 def test_a_share_that_nginx_cannot_hold_is_refused(share: float) -> None:
     with pytest.raises(ValueError, match=r"share .*write"):
         units(share)
+
+
+def test_a_share_is_counted_to_the_nearest_hundredth_of_a_percent() -> None:
+    assert [units(count / UNITS) for count in range(UNITS + 1)] == list(range(UNITS + 1))
 
 
 def test_who_may_choose() -> None:
