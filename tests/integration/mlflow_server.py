@@ -7,6 +7,8 @@ import signal
 import subprocess
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -54,6 +56,16 @@ class Server:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait(timeout=120)
             self._process = None
+
+    @contextmanager
+    def hung(self) -> Iterator[None]:
+        """It takes connections and does not answer."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.killpg(self._process.pid, signal.SIGCONT)
 
     def __exit__(self, *_: object) -> None:
         self.stop()

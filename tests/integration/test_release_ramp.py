@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
+from mlflow_server import MISSING, Server, named
 from ports import free_port
 
 from assay.release.demo.__main__ import release_file, users
@@ -201,6 +202,88 @@ def test_a_person_turns_back_with_no_controller_and_within_a_second_of_one(
             time.sleep(0.1)
         saw = seen()
         assert saw["errors"] == 0, saw
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    if MISSING:
+        pytest.skip(f"missing: {', '.join(MISSING)}")
+    with Server(tmp_path / "server") as running:
+        yield running
+
+
+def test_an_mlflow_server_that_is_killed_under_load(
+    tmp_path: Path, made: tuple[Path, Path], server: Server
+) -> None:
+    """The ramp waits where the alias has to move, whoever drives it then; users do not notice, and the record is whole."""
+    with driven(tmp_path, made, {"registry": {"model": "digits", "uri": server.uri}}) as (release, seen):
+        release.start()
+        release.wait(lambda line: line.state.step == 0)
+        server.stop()
+        release.wait(lambda line: line.state.phase == "retire")
+        _until(release, lambda: "registry: http" in _trouble(release))
+        release.kill()
+        release.start()
+        time.sleep(5)
+        assert release.lines()[-1].state.phase == "retire"
+        server.start()
+        assert release.ended() == 0, release.said()
+        saw = seen()
+        assert saw["errors"] == 0, saw
+        assert _champion(server) == release.lines()[-1].state.candidate.version
+        home = tmp_path / "releases" / "registry"
+        served = [
+            entry
+            for entry in open_registry(release.release.registry, home).history.read()
+            if entry.event == "serves"
+        ]
+        phases = {line.event for line in release.lines()} & {"shadow", "step", "bake", "retire", "promoted"}
+        assert {entry.reason.split(":")[0] for entry in served} >= phases
+        # A change tells the server what it missed; the move of the alias was one.
+        tags = named(server.ask("registered-models/get?name=digits")["registered_model"]["tags"])
+        assert any("step: " in text for name, text in tags.items() if name.startswith("assay.record."))
+
+
+def test_an_mlflow_server_that_hangs_holds_up_no_roll_back(
+    tmp_path: Path, made: tuple[Path, Path], server: Server
+) -> None:
+    with driven(tmp_path, made, {"registry": {"model": "digits", "uri": server.uri}}) as (release, seen):
+        release.start()
+        release.wait(lambda line: line.state.phase == "bake")
+        with server.hung():
+            release.wait(lambda line: line.state.phase == "retire")
+            _until(release, lambda: "registry: " in _trouble(release))
+            began = time.monotonic()
+            release.order("rollback", str(release.file), "--reason", "no", "--by", "ada")
+            release.wait(lambda line: line.event == "rollback")
+            assert time.monotonic() - began < 12, "the server's time-out is longer"
+            old = release.lines()[-1].state.stable.version
+            _until(release, lambda: Supervised(release.layout).running("stable").version == old)
+        assert release.ended() == 3, release.said()
+        saw = seen()
+        assert saw["errors"] == 0, saw
+        assert _champion(server) != release.lines()[-1].state.candidate.version
+
+
+def _until(release: Driven, holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not holds():
+        assert time.monotonic() < deadline, release.said()
+        time.sleep(0.05)
+
+
+def _trouble(release: Driven) -> str:
+    return "; ".join(json.loads(release.layout.state.read_text())["progress"]["trouble"])
+
+
+def _champion(server: Server) -> str | None:
+    """The bundle's version that the alias names, asked of the server itself."""
+    model = server.ask("registered-models/get?name=digits")["registered_model"]
+    numbers = {one["alias"]: one["version"] for one in model.get("aliases", [])}
+    if "champion" not in numbers:
+        return None
+    version = server.ask(f"model-versions/get?name=digits&version={numbers['champion']}")["model_version"]
+    return str(named(version["tags"])["assay.version"])
 
 
 def _keeps_what_it_ended_with(release: Driven) -> None:

@@ -131,10 +131,10 @@ class _Services:
 class _Registry:
     world: World
 
-    def champion(self) -> str | None:
-        return self.world.named
-
     def make_champion(self, version: str) -> None:
+        if self.world.named == version:
+            return
+
         def act() -> None:
             assert self.world.services["stable"] == version, "the alias names what is not served"
             self.world.named = version

@@ -14,10 +14,13 @@ from assay.cli import main
 from assay.holding import hold
 from assay.release.ramp.controller import Controller
 from assay.release.ramp.journal import Journal
-from assay.release.ramp.parts import Look
+from assay.release.ramp.parts import Look, PartError
 from assay.release.ramp.registry_part import RegistryPart
 from assay.release.ramp.start import Options
 from assay.release.registry.store import FolderBackend, Place, Registry
+
+FIRST, SECOND = "1" * 16, "2" * 16
+"""Versions of a registry."""
 
 
 @pytest.fixture
@@ -167,3 +170,62 @@ def test_a_folder_that_cannot_be_written_to_is_told(
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(content))
     assert main(["release", "start", str(tmp_path / "r.yaml")]) == 2
     assert f"{tmp_path / 'taken' / 'digits'}: cannot be written to" in capsys.readouterr().err
+
+
+class _Hanging(FolderBackend):
+    """A registry whose server takes connections and does not answer until it is let go."""
+
+    def __init__(self, place: Place) -> None:
+        super().__init__(place)
+        self.answers = threading.Event()
+
+    def aliases(self) -> dict[str, str]:
+        assert self.answers.wait(60)
+        return super().aliases()
+
+
+def test_a_registry_that_hangs_holds_up_nothing(tmp_path: Path) -> None:
+    place = Place(tmp_path / "registry" / "digits")
+    backend = _Hanging(place)
+    registry = Registry("digits", "http://somewhere", place, backend)
+    for version in (FIRST, SECOND):
+        place.version(version).mkdir(parents=True)
+        registry.history.append("registered", version)
+    part = RegistryPart(registry, "digits")
+    for _ in range(3):
+        with pytest.raises(PartError, match="has not answered yet"):
+            part.make_champion(FIRST)
+    assert [thread.name for thread in threading.enumerate()].count("registry") == 1
+    # What is wanted changes meanwhile: the new one is asked for when the old request is over.
+    with pytest.raises(PartError, match="has not answered yet"):
+        part.make_champion(SECOND)
+    backend.answers.set()
+    _until_champion(part, SECOND)
+    assert backend.aliases() == {"champion": SECOND}
+    assert [entry.version for entry in registry.history.read() if entry.event == "alias"] == [FIRST, SECOND]
+
+
+def test_a_registry_that_refuses_says_why_until_it_takes_it(tmp_path: Path) -> None:
+    place = Place(tmp_path / "registry" / "digits")
+    registry = Registry("digits", "http://somewhere", place, FolderBackend(place))
+    part = RegistryPart(registry, "digits")
+    for _ in range(3):
+        with pytest.raises(PartError, match="has no version"):
+            part.make_champion(SECOND)
+            time.sleep(0.1)
+    place.version(SECOND).mkdir(parents=True)
+    registry.history.append("registered", SECOND)
+    _until_champion(part, SECOND)
+    registry.backend.move("champion", None)
+    part.make_champion(SECOND)  # a server is not asked at each of the controller's looks
+    assert registry.aliases() == {}
+
+
+def _until_champion(part: RegistryPart, version: str) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            return part.make_champion(version)
+        except PartError:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)

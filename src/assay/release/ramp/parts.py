@@ -92,10 +92,8 @@ class Services(Protocol):
 class Registry(Protocol):
     """Which version is known by which name."""
 
-    def champion(self) -> str | None: ...
-
     def make_champion(self, version: str) -> None:
-        """Raises: PartError."""
+        """Does not wait for a server. Raises: PartError until the alias is this version's."""
 
     def record(self, number: int, timestamp: str, event: str, reason: str, state: State) -> None:
         """Who has been served what since when, and why; a number that was recorded is not recorded twice."""

@@ -101,7 +101,6 @@ def _name(parts: Parts, wanted: Wanted, trouble: list[str]) -> None:
     if wanted.champion is None or trouble:
         return
     try:
-        if parts.registry.champion() != wanted.champion:
-            parts.registry.make_champion(wanted.champion)
+        parts.registry.make_champion(wanted.champion)
     except PartError as error:
         trouble.append(f"registry: {error}")

@@ -1,5 +1,7 @@
 """The registry as the controller sees it."""
 
+import math
+import threading
 import time
 from dataclasses import dataclass
 
@@ -11,6 +13,9 @@ _TRUSTED_SECONDS = 60.0
 """How long an answer about the alias counts: a server is not asked four times a second."""
 HANDED_OVER = "handed_over"
 """Event: another release serves its users."""
+_FOLDER_SECONDS = 0.2
+"""By when a registry without a server has answered."""
+_UNKNOWN = "has not answered yet"
 _TELLING = (
     HANDED_OVER,
     "preflight",
@@ -24,29 +29,50 @@ _TELLING = (
 )
 
 
+class _Naming(threading.Thread):
+    """Points the alias at a version. A thread, since a server that hangs must hold up neither roll-back nor guards."""
+
+    def __init__(self, registry: Registry, release: str, version: str, trouble: str | None) -> None:
+        super().__init__(name="registry", daemon=True)
+        self.registry = registry
+        self.release = release
+        self.version = version
+        self.trouble = trouble
+        """Why the alias is not this version's, as far as is known; None: it is."""
+        self.ended = -math.inf
+
+    def run(self) -> None:
+        try:
+            if self.registry.aliases().get(CHAMPION) != self.version:
+                self.registry.move(CHAMPION, self.version, f"release {self.release}", release=self.release)
+            self.trouble = None
+        except Exception as error:  # told, and tried again
+            self.trouble = str(error) or type(error).__name__
+        self.ended = time.monotonic()
+
+    def counts(self) -> bool:
+        """Whether nobody has to ask again: it is asking, or the alias was this version's a moment ago."""
+        fresh = time.monotonic() - self.ended < _TRUSTED_SECONDS
+        return self.is_alive() or (self.trouble is None and fresh)
+
+
 @dataclass
 class RegistryPart:
     registry: Registry
     release: str
-    _champion: tuple[str | None, float] | None = None
-
-    def champion(self) -> str | None:
-        """Raises: PartError where it does not answer."""
-        if self._champion is not None and time.monotonic() - self._champion[1] < _TRUSTED_SECONDS:
-            return self._champion[0]
-        try:
-            found = self.registry.aliases().get(CHAMPION)
-        except (ValueError, OSError) as error:
-            raise PartError(str(error)) from None
-        self._champion = (found, time.monotonic())
-        return found
+    _naming: _Naming | None = None
 
     def make_champion(self, version: str) -> None:
-        self._champion = None
-        try:
-            self.registry.move(CHAMPION, version, f"release {self.release}", release=self.release)
-        except (ValueError, OSError) as error:
-            raise PartError(str(error)) from None
+        """Does not wait for a server. Raises: PartError until the alias is this version's."""
+        last = self._naming
+        if last is None or not last.counts() or (last.version != version and not last.is_alive()):
+            known = last.trouble if last is not None and last.version == version else _UNKNOWN
+            self._naming = last = _Naming(self.registry, self.release, version, known)
+            last.start()
+            last.join(_FOLDER_SECONDS)
+        trouble = last.trouble if last.version == version else _UNKNOWN
+        if trouble is not None:
+            raise PartError(trouble)
 
     def record(self, number: int, timestamp: str, event: str, reason: str, state: State) -> None:
         """Who is served what from now on. The record itself says which lines of the journal it has."""
