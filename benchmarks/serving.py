@@ -4,10 +4,10 @@
     python benchmarks/serving.py [--peers /tmp/peers] [--rounds 3] [--seconds 3] [--networks cnn mlp]
 
 Two workers each, one thread a worker, the same weights, the same request body: a CNN of 94,762 parameters that is sent 3,072
-numbers, and an MLP of 4,810 that is sent 64. `Starlette + orjson` is asked directly and does nothing but parse and predict. Assay
-is behind its nginx with the token verified by the front and by the version, every number checked, a JSON line for every request in
-both, and metrics. Servers take turns in every round; ratios are those of one round, told as median and range. Everything
-runs on one machine, wrk too: read the ratios.
+numbers, and an MLP of 4,810 that is sent 64. `Starlette + orjson` is asked directly and does nothing but parse and predict; the same
+behind an nginx that only passes on shows what any front costs. Assay is behind its nginx with the token verified by the front and by
+the version, every number checked, a JSON line for every request in both, and metrics. Servers take turns in every round; ratios are
+those of one round, told as median and range. Everything runs on one machine, wrk too: read the ratios.
 """
 
 import argparse
@@ -100,8 +100,10 @@ def measure(kind: str, options: argparse.Namespace, folder: Path) -> tuple[Resul
         plain = stack.enter_context(Assay(folder / "plain", bundle))
         together = stack.enter_context(Assay(folder / "together", bundle, batch=8, wait_ms=0.0))
         batched = stack.enter_context(Assay(folder / "batched", bundle, batch=32))
+        bare = servers.bare(folder, kind, body)
         targets = [
-            servers.bare(folder, kind, body),
+            bare,
+            servers.behind_nginx(folder, bare),
             plain.target(ASSAY, body),
             plain.target("Assay, without nginx", body, direct=True),
             plain.target("Assay, raw tensors", raw, servers.RAW),

@@ -20,7 +20,7 @@ import yaml
 from numpy.typing import NDArray
 
 from assay.release.layout import Layout
-from assay.release.routing.nginx import NginxFront
+from assay.release.routing.nginx import NginxFront, find_nginx
 from assay.release.routing.plan import Plan
 from assay.release.schema import Limits, Release, Routing
 from assay.release.security.salt import make_salt
@@ -108,6 +108,40 @@ def bare(folder: Path, kind: str, body: bytes) -> Target:
     command += ["--no-control-socket", "--log-level", "warning", "--keep-alive", "75"]
     end = started(folder, "bare", command, KIND=kind)
     return Target("Starlette + orjson", port, body, {"Content-Type": JSON}, [end])
+
+
+_PASSES_ON = """
+worker_processes {workers};
+pid "{folder}/nginx.pid";
+error_log "{folder}/error.log";
+events {{}}
+http {{
+    access_log off;
+    client_body_buffer_size 1m;
+    client_body_temp_path "{folder}/body";
+    proxy_temp_path "{folder}/proxy";
+    fastcgi_temp_path "{folder}/fastcgi";
+    uwsgi_temp_path "{folder}/uwsgi";
+    scgi_temp_path "{folder}/scgi";
+    keepalive_requests 1000000;
+    upstream server {{ server 127.0.0.1:{to}; keepalive 64; keepalive_requests 1000000; }}
+    server {{
+        listen 127.0.0.1:{port};
+        location / {{ proxy_pass http://server; proxy_http_version 1.1; proxy_set_header Connection ""; }}
+    }}
+}}
+"""
+
+
+def behind_nginx(folder: Path, target: Target) -> Target:
+    """The same server behind an nginx that only passes on: what any front costs."""
+    own, port = folder / "passes-on", free_port()
+    own.mkdir()
+    file = own / "nginx.conf"
+    file.write_text(_PASSES_ON.format(workers=WORKERS, folder=own, to=target.port, port=port))
+    command = [find_nginx(), "-p", str(own), "-c", str(file), "-e", str(own / "error.log"), "-g", "daemon off;"]
+    end = started(folder, "passes-on", command)
+    return Target(f"{target.name}, behind nginx", port, target.body, target.headers, [end])
 
 
 def litserve(folder: Path, kind: str, body: bytes, python: Path) -> Target:
