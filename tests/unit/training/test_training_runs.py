@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -46,6 +47,25 @@ def test_every_line_of_the_log_has_the_fields_of_the_design(make_run: MakeRun) -
     epochs = [line for line in lines if line["event"] == "epoch"]
     assert [line["epoch"] for line in epochs] == [0, 1]
     assert all(line[field] is not None for line in epochs for field in FINITE)
+
+
+def test_a_checkpoint_holds_nothing_that_the_log_does_not_have(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who goes on from a checkpoint does not write its epochs again: killed right after, the log must have them."""
+    run = with_training(make_run(), epochs=3, checkpoint_seconds=0.0)
+    seen = []
+    save = Checkpoints.save
+
+    def looked_at(self: Checkpoints, state: dict[str, Any]) -> None:
+        held = [entry["epoch"] for entry in state["position"]["history"]]
+        assert [line["epoch"] for line in lines_of(run) if line["event"] == "epoch"] == held
+        seen.append(len(held))
+        save(self, state)
+
+    monkeypatch.setattr(Checkpoints, "save", looked_at)
+    trained(run)
+    assert {0, 1, 2} <= set(seen)
 
 
 def test_arms_are_paired_by_seed_whatever_their_model_draws(make_run: MakeRun, tmp_path: Path) -> None:
