@@ -1,18 +1,37 @@
 """The units run by a systemd of their own, in namespaces of its own: what it restarts, and what it leaves alone.
 
-What they start is a stand-in for `assay`, that ends as it is told: what is tried here are the units.
+One test has the real `assay`, as docs/release.md sets it up, and reboots. The other has a stand-in, which ends with whatever exit
+code is asked of it.
 """
 
+import json
 import os
 import re
 import shutil
 import subprocess
+import sys
+import sysconfig
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+from ports import free_port
+from test_release_ramp import FRONT, made
 
+from assay.release.demo.__main__ import release_file, users
+from assay.release.demo.users import make_keys
+from assay.release.layout import Layout
+from assay.release.load import from_mapping
+from assay.release.ramp.journal import Journal
+from assay.release.security.salt import make_salt
+from assay.release.server.files import Process, Service, read_file
+
+__all__ = ["made"]
 ROOT = Path(__file__).parents[2]
 SYSTEMD = next((p for p in ("/lib/systemd/systemd", "/usr/lib/systemd/systemd") if Path(p).exists()), None)
 pytestmark = [
@@ -21,6 +40,7 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="only root can give it namespaces of its own"),
 ]
 PATIENCE = 180.0
+USER = 64999
 NAMESPACES = ("--pid", "--fork", "--kill-child", "--mount", "--uts", "--ipc", "--cgroup")
 MOUNTS = "mount --make-rprivate / && mount -t proc proc /proc && mount -t tmpfs tmpfs /run && mount -t cgroup2 none /run"
 BOOT = """
@@ -28,17 +48,35 @@ set -e
 mount --make-rprivate /
 mount -t proc proc /proc
 mount --bind /proc/sys /proc/sys && mount -o remount,ro,bind /proc/sys
-for folder in /run /opt /var/lib /etc/systemd /usr/lib/systemd/system /usr/lib/systemd/system-generators; do
+mount -t tmpfs tmpfs /mnt
+for name in work checkout python packages etc opt between-etc between-opt; do mkdir /mnt/$name; done
+mount --bind "$WORK" /mnt/work
+mount --bind "$CHECKOUT" /mnt/checkout
+mount --bind "$PYTHON" /mnt/python
+mount --bind "$PACKAGES" /mnt/packages
+for name in etc opt; do
+    mount -t overlay overlay -o lowerdir=/$name,upperdir=/mnt/$name,workdir=/mnt/between-$name /$name
+done
+for folder in /run /var/lib /etc/systemd /usr/lib/systemd/system /usr/lib/systemd/system-generators; do
     mount -t tmpfs tmpfs $folder
 done
 umount -l /sys/fs/cgroup 2>/dev/null || true
 mount -t cgroup2 none /sys/fs/cgroup
-for name in passwd group machine-id; do mount --bind "$WORK/$name" /etc/$name; done
-mkdir -p /etc/systemd/system /opt/assay/.venv/bin
-mount --bind "$WORK/state" /mnt
-mkdir /var/lib/assay && mount --bind "$WORK/state" /var/lib/assay && umount /mnt
-cp "$WORK/assay" /opt/assay/.venv/bin/assay
-cp "$UNITS"/*.service /etc/systemd/system/
+cp /mnt/work/passwd /mnt/work/group /mnt/work/machine-id /etc/
+mkdir -p /etc/systemd/system /etc/assay /opt/assay /var/lib/assay
+mount --bind /mnt/work/state /var/lib/assay
+ln -s /mnt/checkout/* /opt/assay/
+if [ -e /mnt/work/assay ]; then
+    mkdir -p /opt/assay/.venv/bin
+    cp /mnt/work/assay /opt/assay/.venv/bin/assay
+else
+    install -o assay -g assay -m 0600 /mnt/work/digits.yaml /etc/assay/
+    /mnt/python/bin/python3 -m venv --without-pip /opt/assay/.venv
+    printf '%s\\n' /opt/assay/src /mnt/packages > "$(echo /opt/assay/.venv/lib/python3*/site-packages)/assay.pth"
+    cp /mnt/work/installed /opt/assay/.venv/bin/assay
+    chmod 755 /opt/assay/.venv/bin/assay
+fi
+cp /opt/assay/release/systemd/*.service /etc/systemd/system/
 for name in sysinit basic shutdown network-online multi-user tiny; do
     printf '[Unit]\\nDefaultDependencies=no\\n' > /usr/lib/systemd/system/$name.target
 done
@@ -55,24 +93,38 @@ exec sleep 100000
 """
 
 
+INSTALLED = """#!/bin/sh
+export LD_LIBRARY_PATH=/mnt/python/lib
+exec /opt/assay/.venv/bin/python -P -m assay "$@" >> /var/lib/assay/said 2>&1
+"""
+STATUS = "/opt/assay/.venv/bin/python -P -m assay release status --json /var/lib/assay/releases/demo-good"
+
+
 class Machine:
+    """work: has `assay`, a stand-in, or `digits.yaml` for the real one; and `state`, its /var/lib/assay, which stays."""
+
     def __init__(self, work: Path) -> None:
         self.state = work / "state"
-        self.state.mkdir()
-        self.state.chmod(0o777)
-        (work / "assay").write_text(ASSAY)
-        (work / "assay").chmod(0o755)
         (work / "machine-id").write_text("0123456789abcdef" * 2 + "\n")
-        for name, line in (("passwd", "assay:x:64999:64999::/:/bin/sh"), ("group", "assay:x:64999:")):
+        for name, line in (
+            ("passwd", f"assay:x:{USER}:{USER}::/var/lib/assay:/bin/sh"),
+            ("group", f"assay:x:{USER}:"),
+        ):
             (work / name).write_text(Path("/etc", name).read_text().rstrip("\n") + f"\n{line}\n")
         self.cgroup = cgroup_root() / f"assay-test-{os.getpid()}"
         self.cgroup.mkdir()
         joined = (
             f'echo $$ > "{self.cgroup}/cgroup.procs" && exec unshare {" ".join(NAMESPACES)} sh -c "$BOOT"'
         )
-        variables = {"WORK": str(work), "UNITS": str(ROOT / "release/systemd"), "SYSTEMD": str(SYSTEMD)}
+        variables = {
+            "WORK": str(work),
+            "CHECKOUT": str(ROOT),
+            "PYTHON": sys.base_prefix,
+            "PACKAGES": sysconfig.get_path("purelib"),
+            "SYSTEMD": str(SYSTEMD),
+        }
         self.log = work / "log"
-        with self.log.open("w") as log:
+        with self.log.open("a") as log:
             self.process = subprocess.Popen(
                 ["sh", "-c", joined],
                 env=os.environ | variables | {"BOOT": BOOT},
@@ -132,8 +184,9 @@ def cgroup_root() -> Path:
 
 def eventually(condition: Callable[[], object], log: Path) -> None:
     deadline = time.monotonic() + PATIENCE
+    said = log.parent / "state/said"
     while not condition():
-        assert time.monotonic() < deadline, log.read_text()
+        assert time.monotonic() < deadline, log.read_text() + (said.read_text() if said.exists() else "")
         time.sleep(0.1)
 
 
@@ -153,12 +206,24 @@ def check_namespaces() -> None:
         pytest.skip(f"no namespaces for a systemd of its own: {tried.stderr.strip()}")
 
 
+@contextmanager
+def booted(work: Path) -> Iterator[Machine]:
+    built = Machine(work)
+    try:
+        yield built
+    finally:
+        built.end()
+
+
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[Machine]:
     check_namespaces()
-    built = Machine(tmp_path)
-    yield built
-    built.end()
+    (tmp_path / "assay").write_text(ASSAY)
+    (tmp_path / "assay").chmod(0o755)
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state").chmod(0o777)
+    with booted(tmp_path) as machine:
+        yield machine
 
 
 def test_the_controller_is_restarted_and_what_it_started_is_left_alone(machine: Machine) -> None:
@@ -194,3 +259,82 @@ def test_the_controller_is_restarted_and_what_it_started_is_left_alone(machine: 
     eventually(lambda: machine.started()[-1] == "stop", machine.log)
     eventually(lambda: not machine.serves(), machine.log)
     assert machine.shown("ActiveState") == "inactive"
+
+
+def test_a_release_goes_on_through_kills_restarts_and_a_reboot(
+    tmp_path: Path, made: tuple[Path, Path]
+) -> None:
+    check_namespaces()
+    port = free_port()
+    content, layout = installed(tmp_path, made, port)
+    apart = Layout(tmp_path / "users")
+    make_salt(apart.salt)  # the release's is its user's alone
+    with users(from_mapping(content, file="made"), apart, tmp_path, 20.0) as seen:
+        with booted(tmp_path) as machine:
+            machine.control("start", "assay-release@digits")
+            eventually(lambda: at(layout, "step"), machine.log)
+            machine.inside("kill", "-KILL", machine.shown("MainPID"))
+            eventually(lambda: at(layout, "promoted"), machine.log)
+            assert machine.shown("NRestarts") == "1" and machine.shown("ActiveState") == "active"
+            before = served_by(layout)
+            machine.control("restart", "assay-release@digits")
+            assert machine.shown("ActiveState") == "active" and served_by(layout) == before
+            saw = seen()
+            assert saw["errors"] == 0 and len(saw["versions"]) == 2, saw
+        assert not answers(port), "the power is off"
+        with booted(tmp_path) as machine:
+            machine.control("start", "assay-release@digits")
+            eventually(lambda: answers(port), machine.log)
+            status = json.loads(machine.inside(*STATUS.split()))
+            assert status["phase"] == "promoted", status
+            machine.control("start", "assay-release-stop@digits")
+            assert machine.shown("ActiveState") == "inactive"
+            eventually(lambda: not answers(port), machine.log)
+
+
+def at(layout: Layout, phase: str) -> bool:
+    last = Journal(layout).last()
+    assert last is None or last.state.phase not in ("rolling_back", "rolled_back"), last
+    return last is not None and last.state.phase == phase
+
+
+def served_by(layout: Layout) -> tuple[Process, int | None]:
+    """Who supervises the stable version, and which of its groups answers."""
+    service = read_file(layout.service("stable") / "service.json", Service)
+    assert service is not None
+    return service.process, service.active
+
+
+def answers(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health/ready", timeout=10) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+def installed(work: Path, made: tuple[Path, Path], port: int) -> tuple[dict[str, Any], Layout]:
+    """What docs/release.md has an administrator put there. Returns the release as seen from outside, and its folder."""
+    state = work / "state"
+    state.mkdir()
+    _, public = make_keys(work / "keys")
+    (state / "keys").mkdir()
+    shutil.copy2(public, state / "keys")
+    for name, bundle in zip(("stable", "candidate"), made, strict=True):
+        shutil.copytree(bundle, state / "bundles" / name)
+    content = release_file("", state, FRONT, public, made[1])
+    content["routing"]["port"] = port
+    content["judge"] |= {"latency": None, "business": None}
+    written = content | {
+        "folder": "releases",
+        "registry": {"model": "digits", "uri": "registry"},
+        "versions": {"stable": "bundles/stable", "candidate": "bundles/candidate"},
+        "serving": content["serving"]
+        | {"workers": 1, "jwt": content["serving"]["jwt"] | {"jwks": "keys/jwks.json"}},
+    }
+    (work / "installed").write_text(INSTALLED)
+    (work / "digits.yaml").write_text(yaml.safe_dump(written))
+    layout = Layout(state / "releases" / content["name"])
+    for path in (state, *state.rglob("*")):
+        os.chown(path, USER, USER)
+    return content, layout

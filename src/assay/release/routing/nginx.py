@@ -203,7 +203,12 @@ def find_nginx() -> str:
     otherwise = "or write `routing: {front: python}`"
     if program is None:
         raise ValueError(f"nginx is not installed: install 1.27.4 or newer, {otherwise}")
-    said = subprocess.run([program, "-v"], capture_output=True, text=True).stderr
+    try:
+        said = subprocess.run([program, "-v"], capture_output=True, text=True).stderr
+    except OSError as error:
+        raise ValueError(
+            f"{program} cannot be run ({error.strerror}): install 1.27.4 or newer, {otherwise}"
+        ) from None
     found = re.search(r"nginx/(\d+)\.(\d+)\.(\d+)", said)
     if found is None or tuple(map(int, found.groups())) < OLDEST:
         raise ValueError(
