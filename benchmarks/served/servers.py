@@ -139,7 +139,17 @@ def behind_nginx(folder: Path, target: Target) -> Target:
     own.mkdir()
     file = own / "nginx.conf"
     file.write_text(_PASSES_ON.format(workers=WORKERS, folder=own, to=target.port, port=port))
-    command = [find_nginx(), "-p", str(own), "-c", str(file), "-e", str(own / "error.log"), "-g", "daemon off;"]
+    command = [
+        find_nginx(),
+        "-p",
+        str(own),
+        "-c",
+        str(file),
+        "-e",
+        str(own / "error.log"),
+        "-g",
+        "daemon off;",
+    ]
     end = started(folder, "passes-on", command)
     return Target(f"{target.name}, behind nginx", port, target.body, target.headers, [end])
 
