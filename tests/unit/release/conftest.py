@@ -1,5 +1,6 @@
 """A finished experiment and the bundles of its two arms, made once."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -21,3 +22,18 @@ def bundle(results: Path) -> Path:
 def other_bundle(results: Path) -> Path:
     """Of the arm `wide`."""
     return made_bundle(results, "wide")
+
+
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> dict[Path, bytes]:
+    """What the disk has: content of files when they were flushed to it; folders have none."""
+    found: dict[Path, bytes] = {}
+    flush = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        flush(descriptor)
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        found[path] = path.read_bytes() if path.is_file() else b""
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    return found

@@ -169,6 +169,15 @@ def test_a_cut_line_never_took_effect_and_a_damaged_one_is_refused(tmp_path: Pat
         journal.open()
 
 
+def test_what_is_wanted_is_on_the_disk_before_it_is_done(tmp_path: Path, synced: dict[Path, bytes]) -> None:
+    world = World(tmp_path / "r")
+    built = controller(world)
+    for _ in range(2):
+        built.begin(OLD, NEW, "a test") if built._last is None else ticks(world, built, most=12)
+        assert synced[world.layout.journal] == world.layout.journal.read_bytes()
+    assert world.folder in synced
+
+
 def test_lines_are_whole_in_the_file(tmp_path: Path) -> None:
     world = World(tmp_path / "r")
     through_crashes(world)

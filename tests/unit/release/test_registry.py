@@ -161,6 +161,30 @@ def test_a_line_that_a_killed_writer_left_half_is_no_entry(tmp_path: Path) -> No
     assert [entry.version for entry in history.read()] == ["a" * 16, "b" * 16]
 
 
+def test_the_record_is_on_the_disk_when_it_is_written(tmp_path: Path, synced: dict[Path, bytes]) -> None:
+    history = History(tmp_path / "history.jsonl")
+    for share in (0.1, 0.5):
+        history.append("serves", "a" * 16, role="candidate", share=share, release="r")
+        assert synced[history.path] == history.path.read_bytes()
+
+
+def test_a_line_may_be_long(tmp_path: Path) -> None:
+    history = History(tmp_path / "history.jsonl")
+    for reason in ("ä" * 100_000, "b", "c"):
+        history.append("registered", "a" * 16, reason=reason)
+    assert [len(entry.reason) for entry in history.read()] == [100_000, 1, 1]
+
+
+def test_a_copy_is_on_the_disk_when_it_is_there(
+    registry: Registry, bundle: Path, synced: dict[Path, bytes]
+) -> None:
+    folder = registry.place.version(registry.register(bundle))
+    flushed = {path.name: content for path, content in synced.items()}
+    for path in folder.rglob("*"):
+        assert path.is_dir() or path.name in flushed
+    assert flushed["model.safetensors"] == (bundle / "model.safetensors").read_bytes()
+
+
 def _write(path: Path, writer: int) -> None:
     for number in range(25):
         History(path).append("serves", f"{writer}", release="r", role="stable", share=number / 25)

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from assay.release.ramp.journal import Journal, line
 from assay.release.ramp.parts import PartError
 from assay.release.ramp.state import Phase, Wanted
 from assay.release.ramp.takeover import Earlier
+from assay.release.registry.store import open_registry
 from assay.release.routing.front import OWNER, front_of
 from assay.release.routing.gunicorn import PythonFront
 from assay.release.routing.held import FILE, Active
@@ -167,6 +169,44 @@ def test_one_that_changed_meanwhile_keeps_its_front(tmp_path: Path) -> None:
         Earlier(before, after_it).take()
     assert not after_it.front.is_symlink() and takeover.gone(before) is None
     assert takeover.claimed(after_it) is None
+
+
+@dataclass
+class Lingering:
+    """A front by which somebody may still be sent to what the earlier release served."""
+
+    word: bool = True
+
+    def lingers(self, before: Layout) -> bool:
+        return self.word
+
+
+def test_what_it_served_ends_when_nobody_is_sent_there_and_all_is_written_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(takeover, "LOOK_SECONDS", 0.0)
+    before, after_it = left(tmp_path, "last"), heir(tmp_path)
+    history = open_registry(release().registry).history
+    known: list[tuple[str, object]] = []
+
+    def end(_: Earlier) -> bool:
+        last = Journal(before).last()
+        assert last is not None
+        known.append((last.event, history.read()[-1].share))
+        return len(known) > 1
+
+    monkeypatch.setattr(Earlier, "end", end)
+    earlier, front = Earlier(before, after_it), Lingering()
+    earlier.take()
+    for _ in range(2):
+        assert earlier.finish(front) == "release last still answers what it has"  # type: ignore[arg-type]
+    assert known == [], "somebody is still sent there"
+    front.word = False
+    assert earlier.finish(front) == "release last still answers what it has"  # type: ignore[arg-type]
+    assert earlier.finish(front) == earlier.finish(front) == ""  # type: ignore[arg-type]
+    assert known == [("handed_over", None)] * 2
+    assert [line.event for line in Journal(before).lines()].count("handed_over") == 1
 
 
 def test_its_own_commands_leave_the_front_alone(

@@ -16,6 +16,8 @@ from pydantic import Field, ValidationError
 from assay.clock import now
 from assay.records import Typed, end_torn_line, sha256_text
 
+_TAIL = 1 << 16
+"""Bytes at the end in which the last line is sought first."""
 Event = Literal["registered", "alias", "serves"]
 
 
@@ -101,16 +103,19 @@ class History:
         return content.split("\n")[:-1]
 
     def _last(self) -> str | None:
-        """Its last line, read from the end."""
+        """Its last line, read from the end, however long it is."""
         try:
             with self.path.open("rb") as file:
                 size = file.seek(0, os.SEEK_END)
-                length = min(size, 1 << 16)
-                file.seek(size - length)
-                lines = file.read(length).decode("utf-8", "replace").split("\n")[:-1]
+                length = min(size, _TAIL)
+                while True:
+                    file.seek(size - length)
+                    lines = file.read(length).split(b"\n")[:-1]
+                    if len(lines) > 1 or length == size:
+                        return lines[-1].decode("utf-8", "replace") if lines else None
+                    length = min(size, 2 * length)
         except FileNotFoundError:
             return None
-        return lines[-1] if lines else None
 
 
 @contextmanager
