@@ -1,5 +1,6 @@
 """What the ramp does with what it sees: goes on, holds, turns back; and a person's word."""
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from assay.release.ramp.controller import BLIND_SECONDS, Controller
 from assay.release.ramp.journal import Journal
 from assay.release.ramp.orders import Order
 from assay.release.ramp.parts import Look, Real, Running
+from assay.release.ramp.room import is_full
 from assay.release.ramp.state import State
 from assay.release.schema import Release
 
@@ -414,3 +416,24 @@ def test_a_release_is_not_over_before_its_candidate_has_ended(world: World) -> N
     assert ticks(world, built, most=3).phase == "rolled_back"
     assert built.tick()
     assert world.services["candidate"] is None
+
+
+def test_a_release_is_not_over_while_its_candidate_answers_what_it_has(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = begun(world)
+    until(world, built, "step", 0)
+    order(world, "rollback")
+    with monkeypatch.context() as patch:
+        patch.setattr(built.parts.services, "stop", lambda role: None)
+        assert ticks(world, built, most=10).phase == "rolled_back"
+        assert not built.tick()
+    ticks(world, built, most=2)
+    assert built.tick() and world.services["candidate"] is None
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"), [(errno.ENOSPC, True), (errno.EDQUOT, True), (errno.EIO, False)]
+)
+def test_a_quota_that_is_used_up_is_a_full_disk(number: int, expected: bool) -> None:
+    assert is_full(OSError(number, "")) is expected

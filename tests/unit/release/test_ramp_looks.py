@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,13 @@ sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
 from drift_simulation import lines, made_reference
 
 from assay.release.layout import Layout
-from assay.release.ramp import drift_part
+from assay.release.ramp import drift_part, judge_part
 from assay.release.ramp.drift_part import DriftPart
 from assay.release.ramp.judge_part import JudgePart
 from assay.release.ramp.processes import Supervised
 from assay.release.ramp.state import State, Version, Wanted
 from assay.release.routing.split import in_candidate
+from assay.release.server.metrics import Metrics
 
 SALT = "00112233445566778899aabbccddeeff"
 ADDRESSES = {"stable": "127.0.0.1:1", "candidate": "127.0.0.1:2"}
@@ -93,6 +96,7 @@ def state(step: int | None = 1) -> State:
 
 def test_another_controller_goes_on_where_the_first_one_was(layout: Layout) -> None:
     append(layout.access, *(line(number) for number in range(150)))
+    append(layout.outcomes, {"timestamp": 1.0, "user": "x", "value": 2.0})
     first = part(layout)
     first.look(state())
     assert layout.judge.exists()
@@ -188,6 +192,49 @@ def test_positions_that_are_damaged_spoil_the_rest_of_the_memory(layout: Layout,
     again = DriftPart(release(), layout)
     again.look(bundled)
     assert drift_memory(layout) == expected and len(again.warnings) == 1
+
+
+def test_outcomes_of_a_file_that_begins_anew_are_read(layout: Layout) -> None:
+    wrong = {"timestamp": 1.0, "user": "x", "value": 2.0}
+    append(layout.outcomes, wrong, wrong, wrong)
+    one = part(layout)
+    assert one.look(state()).evidence["unusable_outcomes"] == 3
+    layout.outcomes.unlink()
+    append(layout.outcomes, wrong)
+    assert one.look(state()).evidence["unusable_outcomes"] == 4
+
+
+def test_what_the_candidate_tells_of_itself_counts(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own metrics over real HTTP: copies that it answered, and outputs that are no numbers."""
+    monkeypatch.setattr(judge_part, "METRICS_SECONDS", 0.0)
+    told = Metrics("digits", "new", "candidate")
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(told.text())
+
+        def log_message(self, *_: object) -> None:
+            """Nothing: the tests' output is theirs."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        monkeypatch.setattr(Supervised, "address", lambda *_: f"127.0.0.1:{server.server_port}")
+        one = part(layout)
+        for _ in range(3):
+            told.count("ok", 0.003, 0.001, 1)
+        found = one.look(state(None))
+        assert (found.decision, found.requests) == ("go_on", 3)
+        told.count("non_finite", 0.003, 0.001, 1)
+        found = one.look(state(None))
+        assert (found.decision, found.requests) == ("rollback", 4)
+        assert found.reasons[0].startswith("non-finite outputs: 1 ")
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert one.look(state(None)).requests is None, "it does not say"
 
 
 def test_errors_of_users_and_of_copies_turn_back(layout: Layout) -> None:

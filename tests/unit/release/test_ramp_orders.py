@@ -75,6 +75,15 @@ def test_a_persons_word_is_taken_and_kept(world: World, capsys: pytest.CaptureFi
     assert main(["release", "status", "--exit-code"]) == 3
 
 
+def test_an_order_that_means_nothing_now_is_told_and_fails(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.dead.add("candidate")
+    with driven(world):
+        assert main(["release", "promote", "digits", "--by", "ada"]) == 2
+    assert "ada: promote: nothing to do in phase preflight" in capsys.readouterr().err
+
+
 def test_without_a_controller_an_order_stays(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     with driven(world):
         pass
