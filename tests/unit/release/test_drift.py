@@ -12,9 +12,9 @@ sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
 from drift_simulation import Effect, lines, made_reference, side_by_side
 from drift_simulation import watched as simulated
 
-from assay.release.drift import measures
+from assay.release.drift import measures, monitor
 from assay.release.drift.changes import Stream
-from assay.release.drift.monitor import Drift
+from assay.release.drift.monitor import Drift, Finding
 from assay.release.drift.reader import PredictionReader
 from assay.release.drift.sample import Lowest, Sample, Window
 from assay.release.observations import Prediction
@@ -129,6 +129,35 @@ def test_shadow_copies_are_predictions_and_no_inputs_of_users() -> None:
     assert found(drift) == {"predictions.class"}
 
 
+@pytest.mark.parametrize("route", ["header", "early", "anonymous"])
+def test_users_who_came_otherwise_than_by_the_split_are_not_compared(route: str) -> None:
+    """Testers and early users are others than the rest: their predictions say nothing of the version."""
+    rng = np.random.default_rng(0)
+    drift = Drift(SETTINGS, made_reference(rng))
+    drift.feed("stable", lines(700, rng, role="stable"))
+    seen = len(drift.inputs.samples)
+    chosen = lines(700, rng, Effect(classes=(0.96, 0.01, 0.01, 0.01, 0.01)))
+    drift.feed("candidate", [{**line, "route": route} for line in chosen])
+    assert found(drift) == set() and "predictions.class" not in drift.latest
+    assert drift.looks["inputs"] > 1 or len(drift.inputs.samples) > seen, "their inputs are inputs"
+
+
+def test_all_windows_that_may_ever_come_share_the_level() -> None:
+    drift = Drift(SETTINGS, None)
+    for kind, features in (("inputs", 4), ("predictions", 2)):
+        levels = [drift._level(kind, features) * features for _ in range(2000)]
+        assert sum(levels) == pytest.approx(SETTINGS.level / 3, rel=1e-3)
+        assert levels == sorted(levels, reverse=True)
+
+
+def test_findings_are_bounded_and_the_latest_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(monitor, "MOST_FINDINGS", 3)
+    drift = Drift(SETTINGS, None)
+    for number in range(10):
+        drift._found(Finding("change", "stable.value", number, None, None, None, None, None, 0.2))
+    assert [one.timestamp for one in drift.findings] == [7, 8, 9]
+
+
 def test_a_restored_monitor_goes_on() -> None:
     rng = np.random.default_rng(1)
     reference = made_reference(rng)
@@ -174,6 +203,12 @@ def test_classes_that_one_version_never_predicts() -> None:
     size, p = measures.classes([0] * 60, [1] * 60)
     assert size > 5 and p < 1e-20
     assert measures.classes([2] * 60, [2] * 60) == (0.0, 1.0)
+
+
+def test_rare_classes_are_taken_together() -> None:
+    """Of each too few come for the test to hold: three of either version, whichever."""
+    _, p = measures.classes([0] * 100 + [1, 2, 3], [0] * 100 + [4, 5, 6])
+    assert p == pytest.approx(1.0)
 
 
 def test_a_stream_of_equal_values_is_quiet() -> None:

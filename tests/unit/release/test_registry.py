@@ -1,5 +1,6 @@
 """The registry in a folder: versions, aliases, and a record that cannot be changed unseen."""
 
+import fcntl
 import json
 import multiprocessing
 import shlex
@@ -224,6 +225,30 @@ def test_two_that_register_and_move_at_once(registry: Registry, bundle: Path, ot
     first, second = (read(one).manifest.version for one in (bundle, other_bundle))
     assert registry.aliases() == {"a": first, "b": first, "c": second, "d": second}
     assert len([entry for entry in registry.history.read() if entry.event == "registered"]) == 2
+
+
+def test_one_change_at_a_time(
+    registry: Registry, bundle: Path, other_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who reads the aliases to write them again must be alone meanwhile, or the other's alias is lost."""
+    alone = []
+
+    def look() -> None:
+        with (registry.place.folder / ".change.lock").open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                alone.append(True)
+
+    aliases, add = registry.backend.aliases, registry.backend.add
+    monkeypatch.setattr(registry.backend, "aliases", lambda: (look(), aliases())[1])
+    monkeypatch.setattr(registry.backend, "add", lambda given: (look(), add(given))[1])
+    version = registry.register(bundle)
+    assert len(alone) == 1
+    registry.move("champion", version, "")
+    moved = len(alone)
+    registry.remove("champion", "")
+    assert 1 < moved < len(alone)
 
 
 def test_the_record_is_on_the_disk_before_the_alias_moves(
