@@ -19,14 +19,18 @@ from made_bundle import MODELS, made_bundle, made_results
 from safetensors.torch import load_file, save_file
 
 from assay.cli import main
+from assay.comparison.run import read_experiment
 from assay.config.arm import Execution
 from assay.data.batches import Batches
 from assay.data.store import open_store
+from assay.image.lock import ImageLock
 from assay.models.build import build
-from assay.records import sha256_file
+from assay.records import Measurement, Record, sha256_file
 from assay.release.bundle.choose import median_seed
+from assay.release.bundle.contents import LOCK, environment
+from assay.release.bundle.evidence import estimate
 from assay.release.bundle.golden import golden_of, tolerance
-from assay.release.bundle.manifest import MANIFEST, Preprocessing, problem_of, version_of
+from assay.release.bundle.manifest import IMAGE_LOCK, MANIFEST, Preprocessing, problem_of, version_of
 from assay.release.bundle.network import Network
 from assay.release.bundle.read import BundleError, read
 from assay.release.bundle.reference import Reference, features_of, names, reference
@@ -460,6 +464,87 @@ def test_a_run_that_is_not_whole_gives_no_bundle(
         made_bundle(spoiled, seed=1)
     assert main(["release", "bundle", str(spoiled), "--arm", "mlp", "--seed", "1"]) == 2
     assert not (spoiled / "bundle" / "mlp").exists() and "\n" not in capsys.readouterr().err.strip()
+
+
+@pytest.mark.parametrize(
+    ("place", "change", "words"),
+    [
+        (
+            "train",
+            lambda content: content["spec"]["model"]["options"].update(hidden=[99]),
+            "model: is not that of",
+        ),
+        ("evaluate", lambda content: content.update(weights_sha256="0" * 64), "were not evaluated"),
+        ("evaluate", lambda content: content.update(outcome="failed"), "were not evaluated"),
+    ],
+)
+def test_what_does_not_belong_together_gives_no_bundle(
+    results: Path, tmp_path: Path, place: str, change: Callable[[dict[str, Any]], None], words: str
+) -> None:
+    spoiled = tmp_path / "results"
+    shutil.copytree(results, spoiled, ignore=shutil.ignore_patterns("bundle"))
+    path = spoiled / f"runs/mlp/seed-1/{place}/record.json"
+    content = json.loads(path.read_bytes())
+    change(content)
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=words):
+        made_bundle(spoiled, seed=1)
+    assert not (spoiled / "bundle" / "mlp").exists()
+
+
+def test_the_lock_of_another_image_than_the_run_s_is_refused(results: Path, tmp_path: Path) -> None:
+    record = Record.read(results / "runs/mlp/seed-1/train/record.json")
+    lock = tmp_path / "lock.json"
+    ImageLock(
+        name="an image",
+        base_name="base",
+        base_tag=None,
+        base_digest="sha256:0",
+        recipe_sha256="0",
+        locks_sha256={},
+        sif_sha256="a" * 64,
+        sif_bytes=1,
+        content_sha256="0",
+        content_files=1,
+        python="3.11.7",
+        packages={},
+        system_packages={},
+        built="2026-11-21T00:00:00Z",
+        built_with="a test",
+    ).write(lock)
+
+    def of(image: dict[str, str] | None) -> dict[str, bytes]:
+        own = record.environment.model_copy(update={"image": image})
+        return environment("x", record.model_copy(update={"environment": own}), LOCK, lock)
+
+    for image in ({"sif_sha256": "a" * 64}, None):
+        assert of(image)[IMAGE_LOCK] == lock.read_bytes()
+    with pytest.raises(ValueError, match=r"lock\.json: is of another image than the run's \(bbb"):
+        of({"sif_sha256": "b" * 64})
+
+
+def test_what_serving_will_cost_is_of_blocks_that_count_and_null_where_one_has_no_value(
+    results: Path, tmp_path: Path
+) -> None:
+    experiment = read_experiment(results / "experiment.yaml")
+    trained = Record.read(results / "runs/mlp/seed-1/train/record.json")
+    assert estimate(experiment, tmp_path, "mlp") is None
+
+    def block(number: int, outcome: str, latency: float, **others: float) -> None:
+        values = {"latency_ms@1": latency, **others}
+        metrics = {name: Measurement(unit="ms", value=value) for name, value in values.items()}
+        made = trained.model_copy(update={"stage": "profile", "outcome": outcome, "metrics": metrics})
+        made.write(tmp_path / f"profile/block-{number}/mlp/record.json")
+
+    block(0, "completed", 1.0, peak_memory_mb=7.0)
+    block(1, "failed", 100.0, peak_memory_mb=100.0)
+    found = estimate(experiment, tmp_path, "mlp")
+    assert found is not None
+    assert (found.blocks, found.latency_ms["1"].median_ms, found.peak_memory_mb) == (1, 1.0, 7.0)
+    block(1, "completed", 3.0)
+    found = estimate(experiment, tmp_path, "mlp")
+    assert found is not None
+    assert (found.blocks, found.latency_ms["1"].median_ms, found.peak_memory_mb) == (2, 2.0, None)
 
 
 def test_runs_that_did_not_complete_are_not_chosen(results: Path, tmp_path: Path) -> None:
