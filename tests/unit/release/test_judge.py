@@ -268,7 +268,7 @@ def test_a_burst_of_copies_turns_back() -> None:
 def test_an_outage_that_is_over_excuses_nothing() -> None:
     one = judge()
     one.feed(attempts("stable", True, 60, people=30))
-    one.feed(attempts("candidate", True, 20, since=START + 60, route="shadow"))
+    one.feed(attempts("candidate", True, 20, since=START + 60, again=None, route="shadow"))
     assert one.decide(START, None).reason.startswith("error burst: ")
 
 
