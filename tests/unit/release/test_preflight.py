@@ -152,6 +152,29 @@ def test_keys_by_which_nobody_would_be_known_are_refused_before_anything_starts(
     assert words in said
 
 
+def test_keys_that_are_shared_are_secret_and_public_ones_are_not(
+    pair: Pair, tmp_path: Path, jwks: Path
+) -> None:
+    jwks.chmod(0o644)
+    preflight.check(made(jwks), Layout(tmp_path / "r"), pair, forced=None, front=None)
+    jwks.write_text('{"keys": []}')
+    token = {"jwks": str(jwks), "algorithms": ["HS256"], "audience": "x"}
+    shared = release(serving={"jwt": token}, routing={"port": free_port()})
+    assert f"serving.jwt.jwks: {jwks}: others may read it; run: chmod 600 {jwks}" in refused(
+        shared, tmp_path, pair
+    )
+
+
+def test_a_comparison_that_compares_more_than_the_models_is_told(
+    pair: Pair, tmp_path: Path, jwks: Path
+) -> None:
+    invalid = claim("better", "wide", "mlp").model_copy(update={"contract_valid": False})
+    said = preflight.check(
+        made(jwks), Layout(tmp_path / "r"), changed(pair, verdict=invalid), forced=None, front=None
+    )
+    assert any("the comparison's contract was not valid" in text for text in said)
+
+
 def test_secrets_and_certificates_that_could_not_be_used_are_refused(
     pair: Pair, tmp_path: Path, jwks: Path
 ) -> None:

@@ -108,6 +108,51 @@ def test_who_has_or_sees_the_candidate_too_early_does_not_while_something_is_ami
     assert world.real == Real(0.0, 0.0, early=False)
 
 
+def test_each_phase_lasts_its_time(world: World) -> None:
+    steps = [{"share": share, "users": 1, "least_seconds": 5} for share in (0.5, 1.0)]
+    shadow = {"share": 1.0, "requests": 1, "least_seconds": 4}
+    built = begun(world, release(ramp={"shadow": shadow, "steps": steps, "bake_seconds": 7}))
+    until(world, built, "shadow")
+    lasted, began = [], world.seconds
+    for phase, step in (("step", 0), ("step", 1), ("bake", None), ("retire", None)):
+        until(world, built, phase, step)
+        lasted.append(world.seconds - began)
+        began = world.seconds
+    for seconds, least in zip(lasted, (4, 5, 5, 7), strict=True):
+        assert least - 0.01 <= seconds < least + 1, lasted
+
+
+def test_a_shadow_that_stays_undecided_is_held(world: World) -> None:
+    shadow = {"share": 1.0, "requests": 5, "least_seconds": 1, "most_seconds": 20}
+    world.look = lambda state: Look("go_on", requests=4)
+    built = begun(world, release(ramp={"shadow": shadow, "steps": [{"share": 1.0}]}))
+    ticks(world, built, most=100)
+    assert built.state.phase == "shadow"
+    assert str(built.state.held).startswith("undecided after 20 s: 4 of 5 copies answered")
+
+
+def test_while_the_stable_version_is_down_the_ramp_waits(world: World) -> None:
+    """Who would answer for the candidate?"""
+    built = begun(world)
+    until(world, built, "step", 0)
+    world.dead.add("stable")
+    ticks(world, built, most=100)
+    assert (built.state.step, built.progress.trouble) == (0, ["stable: down"])
+    assert built.progress.elapsed < 1
+    world.dead.clear()
+    assert ticks(world, built).phase == "promoted"
+
+
+def test_what_is_kept_warm_ends_when_nobody_is_sent_there(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = begun(world)
+    seen = []
+    monkeypatch.setattr(built.parts.services, "retire", lambda: seen.append(built.state.phase))
+    ticks(world, built)
+    assert set(seen) == {"promoted"}
+
+
 def test_a_front_that_sends_where_nobody_is_any_more_is_told_anew(world: World) -> None:
     built = begun(world)
     until(world, built, "step", 1)

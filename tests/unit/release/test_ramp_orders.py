@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from made_world import NEW, OLD, World, controller, release
+from made_world import NEW, OLD, World, controller, release, ticks
 
 from assay.cli import main
 from assay.holding import hold
@@ -169,6 +169,21 @@ def test_what_was_recorded_is_not_recorded_twice(world: World, tmp_path: Path) -
         ("stable", 0.99),
     ]
     assert entries[-1].reason.startswith("step: ada: no reason given")
+
+
+def test_who_is_turned_back_serves_nobody_in_the_record(world: World, tmp_path: Path) -> None:
+    place = Place(tmp_path / "registry" / "digits")
+    registry = Registry("digits", str(place.folder), place, FolderBackend(place))
+    built = controller(world)
+    built.begin(OLD, NEW, "a test")
+    ticks(world, built, most=3)
+    world.look = lambda state: Look("rollback", ("errors",))
+    assert ticks(world, built).phase == "rolled_back"
+    part = RegistryPart(registry, "digits")
+    for line in Journal(world.layout).lines():
+        part.record(line.number, line.timestamp, line.event, line.reason, line.state)
+    entries = [(entry.role, entry.version, entry.share) for entry in registry.history.read()]
+    assert entries[-2:] == [("candidate", "new", None), ("stable", "old", 1.0)]
 
 
 def test_a_folder_that_cannot_be_written_to_is_told(
