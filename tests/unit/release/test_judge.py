@@ -3,7 +3,6 @@
 import json
 import math
 from itertools import pairwise
-from typing import Any
 
 import pytest
 from made_traffic import START, STEPS, Traffic, has, judge, step_of, users
@@ -383,9 +382,11 @@ def test_what_counts_as_an_error(status: int | None, expected: bool) -> None:
 def test_values_that_are_none_are_left_out() -> None:
     one = judge(BUSINESS)
     user = users(1, 0)[0]
-    wrong: Any = [Outcome(START, user, 1.5), Outcome(START, user, math.nan)]
-    one.feed([], wrong)
-    assert one.decide(START, None).evidence["unusable_outcomes"] == 2
+    values = [Outcome(START, user, value) for value in (1.5, -0.1, math.nan)]
+    times = [Outcome(time, user, 0.5) for time in (math.nan, math.inf, -math.inf)]
+    one.feed([], [*values, *times])
+    assert one.decide(START, None).evidence["unusable_outcomes"] == 6
+    assert one.waiting == [], "what waits is kept as JSON, which has no such numbers"
 
 
 def test_outcomes_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

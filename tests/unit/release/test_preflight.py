@@ -334,6 +334,8 @@ def test_a_disk_without_room_and_a_folder_of_others_are_refused(
             "golden outputs are off by nan",
         ),
         (503, {}, "/health/ready answers 503"),
+        (200, None, "/health/ready: "),
+        (200, [1], "/health/ready: "),
     ],
 )
 def test_a_version_that_runs_must_be_the_one_that_is_meant(status: int, said: Any, words: str | None) -> None:

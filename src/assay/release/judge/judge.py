@@ -56,7 +56,7 @@ class Judge:
         self.worse: str | None = None
         self.waiting: list[Outcome] = []
         self.unusable = 0
-        """Outcomes that are no number between 0 and 1, or more than can be kept."""
+        """Outcomes that are no number between 0 and 1, have no time, or are more than can be kept."""
 
     @property
     def metrics(self) -> int:
@@ -72,7 +72,8 @@ class Judge:
     ) -> None:
         """New lines of the logs, each once. position: JSON value of the reader behind them."""
         for outcome in outcomes:
-            if 0 <= outcome.value <= 1 and len(self.waiting) < MOST_WAITING:
+            usable = 0 <= outcome.value <= 1 and math.isfinite(outcome.timestamp)
+            if usable and len(self.waiting) < MOST_WAITING:
                 insort(self.waiting, outcome)
             else:
                 self.unusable += 1

@@ -212,10 +212,10 @@ def health(address: str, version: str) -> list[str]:
     """What speaks against a version that runs: it must answer, and be the one that is meant, golden outputs and all."""
     try:
         with urllib.request.urlopen(f"http://{address}/health/ready", timeout=HEALTH_SECONDS) as answer:
-            said = json.loads(answer.read())
+            said = dict(json.loads(answer.read()))
     except urllib.error.HTTPError as error:
         return [f"{address}: /health/ready answers {error.code}"]
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         return [f"{address}: /health/ready: {error}"]
     if said.get("model_version") != version:
         return [f"{address}: serves {said.get('model_version')}, not {version}"]
