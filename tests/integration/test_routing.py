@@ -153,6 +153,31 @@ def test_a_failing_candidate_is_answered_by_stable_and_its_failure_is_kept(
         fronted.parts["candidate"].process.wait(PATIENCE)
 
 
+def test_every_request_of_a_failing_candidate_is_tried_and_seen(fronted: Fronted) -> None:
+    """A version that is passed over for a while after a failure seems to have few."""
+    [user] = with_role(0.5, True)
+    fronted.behave("candidate", "500")
+    count = 12  # more than one for each of the front's processes
+    assert {fronted.ask(user).status for _ in range(count)} == {200}
+    tried = [[(a.role, a.status) for a in access.attempts] for access in fronted.observed(count)]
+    assert tried == [[("candidate", 500), ("stable", 200)]] * count
+
+
+def test_two_tokens_name_nobody(fronted: Fronted) -> None:
+    [user] = with_role(0.5, True)
+    before = fronted.requests("candidate")
+    made = http.client.HTTPConnection("127.0.0.1", fronted.routing.port, timeout=PATIENCE)
+    made.putrequest("POST", "/predict")
+    for name in (user, "someone"):
+        made.putheader("Authorization", f"Bearer {name}")
+    made.putheader("Content-Length", "0")
+    made.endheaders()
+    answer = made.getresponse()
+    assert answer.status == 400 or json.loads(answer.read())["role"] == "stable"
+    made.close()
+    assert fronted.requests("candidate") == before
+
+
 def test_what_stable_fails_is_not_the_candidates(fronted: Fronted) -> None:
     [user] = with_role(0.5, False)
     fronted.behave("stable", "500")
@@ -342,6 +367,14 @@ def test_generations_do_not_go_back(fronted: Fronted) -> None:
     assert fronted.ask("earl").role == "candidate"
 
 
+NOT_FRAMED = {
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+}
+
+
 def test_what_is_too_large_or_not_there_gets_a_reason(fronted: Fronted) -> None:
     before = fronted.reader.refused
     answer = fronted.ask(body=b"x" * (fronted.limits.body_bytes + 1))
@@ -350,7 +383,8 @@ def test_what_is_too_large_or_not_there_gets_a_reason(fronted: Fronted) -> None:
     assert fronted.ask(path="/../predict").status in (400, 404)
     assert fronted.ask(path="/health/ready").role == "stable"
     assert "nginx/" not in fronted.ask().headers.get("server", "")
-    assert fronted.ask().headers["x-content-type-options"] == "nosniff"
+    headers = fronted.ask().headers
+    assert {name: headers.get(name) for name in NOT_FRAMED} == NOT_FRAMED
     fronted.observed(2)
     eventually(lambda: fronted.reader.read() or fronted.reader.refused > before, "the refusal's line")
 
@@ -434,7 +468,10 @@ def test_it_starts_again_where_it_was_killed(fronted: Fronted) -> None:
     second = fronted.front.running()
     assert second is not None and second != first and fronted.ask("someone").status == 200
     fronted.front.halt()
+    assert [path for path in fronted.front.folder.iterdir() if path.name.startswith("identit")]
     fronted.front.stop(5)
+    kept = [path for path in fronted.front.folder.iterdir() if path.name.startswith("identit")]
+    assert kept == [], "who had which token"
     fronted.front.start(fronted.plan(0.5, generation=fronted.front.active()))
     standing = fronted.front.confirm(PATIENCE)
     assert standing is not None and standing.share == 0.5

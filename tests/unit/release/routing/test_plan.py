@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from assay.release.layout import Layout
-from assay.release.routing.front import listen
+from assay.release.routing import front as module
+from assay.release.routing.front import Standing, listen
+from assay.release.routing.gunicorn import PythonFront
 from assay.release.routing.nginx import NginxFront
 from assay.release.routing.plan import Plan, check_folder
 from assay.release.schema import Limits, Routing
@@ -77,3 +79,19 @@ def test_what_is_rendered(tmp_path: Path) -> None:
         0.25: ["25.00%", "candidate;", "*", "stable;"],
         1.0: ["*", "candidate;"],
     }
+
+
+def test_a_change_is_there_when_new_connections_get_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One worker of the new generation may answer beside others of the one before."""
+    monkeypatch.setattr(module.time, "sleep", lambda _: None)
+    front = PythonFront(Layout(tmp_path), Routing(), Limits())
+    said = iter([1, None, 2, 1, *[2] * 7, 1, *[2] * 9])
+    monkeypatch.setattr(
+        front,
+        "confirm",
+        lambda _: None if (number := next(said)) is None else Standing(number, 0.5, False, 1),
+    )
+    front._await(2)
+    assert list(said) == [2], "eight in a row"
