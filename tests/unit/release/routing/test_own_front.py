@@ -1,11 +1,14 @@
 """Parts of Assay's own front: what it holds, and log lines that must cost nobody anything."""
 
+import asyncio
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from assay.release.routing.application import Refused, _body
 from assay.release.routing.held import FILE, Active, Held
 from assay.release.routing.lines import Lines
 from assay.release.routing.plan import GO
@@ -102,9 +105,34 @@ def test_a_line_of_which_a_part_was_written_is_lost(tmp_path: Path, monkeypatch:
     assert lines.lost == 1
 
 
-def test_nobody_there_is_no_answer() -> None:
-    import asyncio
+def read_body(held: Held, *parts: bytes, end: str = "over") -> tuple[bytes | int, int]:
+    """What becomes of a body, and how many parts of it were read. end: `over`, `gone` (the client) or `late`."""
+    left = list(parts)
 
+    async def receive() -> dict[str, Any]:
+        if not left:
+            await asyncio.Event().wait() if end == "late" else None
+            return {"type": "http.disconnect"}
+        part = left.pop(0)
+        return {"type": "http.request", "body": part, "more_body": bool(left) or end != "over"}
+
+    try:
+        return asyncio.run(_body(receive, held)), len(parts) - len(left)
+    except Refused as refused:
+        return refused.status, len(parts) - len(left)
+
+
+def test_a_body_is_read_as_far_as_it_may_be() -> None:
+    held = replace(HELD, timeout_seconds=0.02)
+    assert read_body(HELD, b"12345", b"67890") == (b"1234567890", 2)
+    assert read_body(HELD, b"12345", b"678901") == (413, 2)
+    assert read_body(HELD, *[b"12345678"] * 15) == (413, 15), "else its client would see no answer"
+    assert read_body(HELD, *[b"1234567890"] * 40) == (413, 17), "but not for ever"
+    assert read_body(HELD, b"1", end="gone") == (499, 1)
+    assert read_body(held, b"1", end="late") == (408, 1)
+
+
+def test_nobody_there_is_no_answer() -> None:
     async def ask() -> None:
         await Versions().ask(Upstream("127.0.0.1:1", "GET", b"/", [(b"host", b"x")], b""), 5.0)
 
