@@ -117,7 +117,7 @@ def read_body(held: Held, *parts: bytes, end: str = "over") -> tuple[bytes | int
         return {"type": "http.request", "body": part, "more_body": bool(left) or end != "over"}
 
     try:
-        return asyncio.run(_body(receive, held)), len(parts) - len(left)
+        return asyncio.run(asyncio.wait_for(_body(receive, held), 60)), len(parts) - len(left)
     except Refused as refused:
         return refused.status, len(parts) - len(left)
 

@@ -73,6 +73,10 @@ def test_what_is_rendered(tmp_path: Path) -> None:
         text = front.render(Plan(1, share, STABLE, CANDIDATE))
         begin = text.index("split_clients")
         blocks[share] = text[begin : text.index("}", begin)].split("{")[1].split()
+        for what, milliseconds in (("connect", 1000), ("send", 5000), ("read", 5000)):
+            assert f"proxy_{what}_timeout {milliseconds}ms;" in text, (
+                "half of a request's 10 s, so that two fit"
+            )
     assert blocks == {
         0.0: ["*", "stable;"],
         0.0001: ["0.01%", "candidate;", "*", "stable;"],
