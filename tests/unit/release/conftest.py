@@ -37,3 +37,12 @@ def synced(monkeypatch: pytest.MonkeyPatch) -> dict[Path, bytes]:
 
     monkeypatch.setattr(os, "fsync", fsync)
     return found
+
+
+@pytest.fixture
+def site_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on many clusters: for all of HTTP, and here nobody listens there."""
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)

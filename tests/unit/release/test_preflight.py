@@ -338,6 +338,7 @@ def test_a_disk_without_room_and_a_folder_of_others_are_refused(
         (200, [1], "/health/ready: "),
     ],
 )
+@pytest.mark.usefixtures("site_proxy")
 def test_a_version_that_runs_must_be_the_one_that_is_meant(status: int, said: Any, words: str | None) -> None:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

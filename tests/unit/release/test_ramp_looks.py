@@ -204,6 +204,7 @@ def test_outcomes_of_a_file_that_begins_anew_are_read(layout: Layout) -> None:
     assert one.look(state()).evidence["unusable_outcomes"] == 4
 
 
+@pytest.mark.usefixtures("site_proxy")
 def test_what_the_candidate_tells_of_itself_counts(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its own metrics over real HTTP: copies that it answered, and outputs that are no numbers."""
     monkeypatch.setattr(judge_part, "METRICS_SECONDS", 0.0)

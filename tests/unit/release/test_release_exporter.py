@@ -168,6 +168,7 @@ def test_what_users_had_is_counted_from_the_first_look_on(world: World) -> None:
     assert told["assay_release_seconds_sum", *own] == 0.5
 
 
+@pytest.mark.usefixtures("site_proxy")
 def test_a_version_s_own_metrics_are_passed_on(world: World, version: ThreadingHTTPServer) -> None:
     folder = world.layout.service("stable")
     folder.mkdir(parents=True)

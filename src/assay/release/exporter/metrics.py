@@ -9,8 +9,6 @@ import sys
 import threading
 import time
 import traceback
-import urllib.error
-import urllib.request
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
@@ -23,6 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector as PrometheusCollector
 from prometheus_client.samples import Sample
 
+from assay.release.asking import asked
 from assay.release.exporter.traffic import BUCKETS, OUTCOMES, Traffic
 from assay.release.layout import Layout
 from assay.release.observations import Role
@@ -265,11 +264,9 @@ def _add_version(sheet: Sheet, name: str, layout: Layout, role: Role) -> None:
 
 
 def _get(host: str, port: int, path: str) -> str | None:
-    """None: no answer, or not a good one. Not through the proxy that a site may have set."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    """None: no answer, or not a good one."""
     try:
-        with opener.open(f"http://{host}:{port}/{path}", timeout=ANSWER_SECONDS) as answer:
-            return str(answer.read().decode())
+        return asked(f"http://{host}:{port}/{path}", ANSWER_SECONDS).decode()
     except (OSError, ValueError, HTTPException):
         return None
 

@@ -3,15 +3,16 @@
 import contextlib
 import json
 import time
-import urllib.request
 from dataclasses import dataclass, field
 from functools import partial
+from http.client import HTTPException
 from typing import Any
 
 import orjson
 from prometheus_client.parser import text_string_to_metric_families
 
 from assay.records import write_atomically
+from assay.release.asking import asked
 from assay.release.judge.judge import Judge
 from assay.release.layout import Layout
 from assay.release.observations import Access, Outcome
@@ -140,9 +141,8 @@ class JudgePart:
 def requests_by_code(address: str) -> dict[str, float] | None:
     """From a version's /metrics; None: it does not answer."""
     try:
-        with urllib.request.urlopen(f"http://{address}/metrics", timeout=1.0) as answer:
-            text = answer.read().decode()
-    except (OSError, ValueError):
+        text = asked(f"http://{address}/metrics", 1.0).decode()
+    except (OSError, ValueError, HTTPException):
         return None
     return {
         sample.labels["code"]: sample.value

@@ -8,11 +8,12 @@ import socket
 import ssl
 import stat
 import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 
+from assay.release.asking import asked
 from assay.release.bundle.manifest import Manifest
 from assay.release.bundle.read import read
 from assay.release.layout import Layout
@@ -211,11 +212,10 @@ def _port(release: Release) -> Iterator[str]:
 def health(address: str, version: str) -> list[str]:
     """What speaks against a version that runs: it must answer, and be the one that is meant, golden outputs and all."""
     try:
-        with urllib.request.urlopen(f"http://{address}/health/ready", timeout=HEALTH_SECONDS) as answer:
-            said = dict(json.loads(answer.read()))
+        said = dict(json.loads(asked(f"http://{address}/health/ready", HEALTH_SECONDS)))
     except urllib.error.HTTPError as error:
         return [f"{address}: /health/ready answers {error.code}"]
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, HTTPException) as error:
         return [f"{address}: /health/ready: {error}"]
     if said.get("model_version") != version:
         return [f"{address}: serves {said.get('model_version')}, not {version}"]
