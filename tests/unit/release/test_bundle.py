@@ -125,6 +125,7 @@ def test_it_is_what_the_comparison_was_about(results: Path, bundle: Path) -> Non
     manifest = read(bundle).manifest
     comparison = json.loads((results / "comparison" / "comparison.json").read_bytes())
     assert manifest.verdict is not None and manifest.verdict.headline == comparison["headline"]
+    assert manifest.verdict.metric == min(comparison["metrics"], key=lambda one: one["position"])["name"]
     assert [claim.metric for claim in manifest.verdict.claims] == ["accuracy"]
     assert manifest.estimate is None, "nothing was profiled, which is null and not 0"
     run = results / "runs" / "mlp" / f"seed-{manifest.seed}" / "train"

@@ -56,9 +56,9 @@ def changed(pair: Pair, **update: Any) -> Pair:
     return Pair(pair.stable, pair.candidate, pair.old, pair.new.model_copy(update=update))
 
 
-def claim(word: str, arm: str, baseline: str) -> Verdict:
+def claim(word: str, arm: str, baseline: str, metric: str = "accuracy") -> Verdict:
     stated = Claim(
-        metric="accuracy",
+        metric=metric,
         arm=arm,
         baseline=baseline,
         verdict=word,
@@ -102,6 +102,19 @@ def test_a_candidate_that_is_worse_offline_takes_a_reason(
     assert preflight.check(made(jwks), layout, bad, forced="faster", front=None) == ["offline: It is so."]
     fine = changed(pair, verdict=claim("inconclusive", arm, baseline))
     preflight.check(made(jwks), layout, fine, forced=None, front=None)
+
+
+def test_what_a_candidate_costs_is_told_and_refuses_nothing(pair: Pair, tmp_path: Path, jwks: Path) -> None:
+    """The verdict is about the experiment's first metric."""
+    cost = claim("worse", "wide", "mlp", metric="latency_ms@1")
+    costly = changed(pair, verdict=cost.model_copy(update={"metric": "accuracy"}))
+    assert preflight.check(made(jwks), Layout(tmp_path / "r"), costly, forced=None, front=None) == [
+        "offline: It is so.",
+        "offline: wide is worse than mlp",
+    ]
+    for metric in ("latency_ms@1", None):  # what it is about; a bundle that does not say
+        about = changed(pair, verdict=cost.model_copy(update={"metric": metric}))
+        assert "wide is worse than mlp; to release it all the same" in refused(made(jwks), tmp_path, about)
 
 
 def test_all_that_is_wrong_is_told_at_once(pair: Pair, tmp_path: Path, jwks: Path) -> None:

@@ -16,14 +16,16 @@ def verdict(results: Path, arm: str) -> Verdict | None:
     if not path.exists():
         return None
     comparison = Comparison.read(path)
+    metrics = sorted(comparison.metrics, key=lambda metric: metric.position)
     claims = [
         _claim(metric.name, contrast)
-        for metric in sorted(comparison.metrics, key=lambda metric: metric.position)
+        for metric in metrics
         for contrast in (*metric.contrasts, *metric.between)
         if arm in (contrast.arm, contrast.baseline)
     ]
     return Verdict(
         headline=comparison.headline,
+        metric=metrics[0].name,
         contract_valid=comparison.valid,
         claims=claims,
     )

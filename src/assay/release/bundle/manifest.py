@@ -89,6 +89,10 @@ class Verdict(Typed):
     """What the comparison found."""
 
     headline: str
+    metric: str | None = Field(
+        default=None,
+        description="That the headline is about, the experiment's first; null: an older bundle's.",
+    )
     contract_valid: bool
     claims: list[Claim]
 

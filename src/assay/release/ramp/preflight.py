@@ -83,7 +83,10 @@ def pair_of(stable: Path, candidate: Path) -> Pair:
 
 
 def verdict(new: Manifest, old: Manifest) -> tuple[list[str], list[str]]:
-    """What the experiment said of the candidate, and which of it is `worse` than what users have."""
+    """What the experiment said of the candidate, and what speaks against it: that it is `worse` than what users have.
+
+    Of the experiment's first metric, which its verdict is about. A candidate that is better there may well cost more.
+    """
     if new.verdict is None:
         return ["offline: nothing was compared"], []
     said = [f"offline: {new.verdict.headline}"]
@@ -91,14 +94,11 @@ def verdict(new: Manifest, old: Manifest) -> tuple[list[str], list[str]]:
         said.append(
             "offline: the comparison's contract was not valid: its numbers do not compare the models alone"
         )
-    worse = []
-    for claim in new.verdict.claims:
-        mine = claim.arm == new.arm and claim.baseline == old.arm
-        if mine and claim.verdict == "worse":
-            worse.append(claim.sentence)
-        if claim.arm == old.arm and claim.baseline == new.arm and claim.verdict == "better":
-            worse.append(claim.sentence)
-    return said, worse
+    against = {(new.arm, old.arm, "worse"), (old.arm, new.arm, "better")}
+    worse = [claim for claim in new.verdict.claims if (claim.arm, claim.baseline, claim.verdict) in against]
+    first = [claim.sentence for claim in worse if new.verdict.metric in (claim.metric, None)]
+    said += [f"offline: {claim.sentence}" for claim in worse if claim.sentence not in first]
+    return said, first
 
 
 def _alike(pair: Pair) -> Iterator[str]:
