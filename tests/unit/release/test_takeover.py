@@ -17,6 +17,7 @@ from assay.release.layout import Layout
 from assay.release.ramp import decide, takeover
 from assay.release.ramp.journal import Journal, line
 from assay.release.ramp.parts import PartError
+from assay.release.ramp.start import Options, start
 from assay.release.ramp.state import Phase, Wanted
 from assay.release.ramp.takeover import Earlier
 from assay.release.registry.store import open_registry
@@ -226,6 +227,17 @@ def test_its_own_commands_leave_the_front_alone(
     assert capsys.readouterr().out.startswith("next: preflight")
     with pytest.raises(PartError, match="release next has taken its front over"):
         Earlier(before, Layout(tmp_path / "third")).take()
+
+
+def test_one_that_is_started_again_does_not_take_the_front_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, after_it = left(tmp_path, "last"), heir(tmp_path)
+    Earlier(before, after_it).take()
+    monkeypatch.setattr("assay.release.ramp.start._run", lambda *_: pytest.fail("it has no front"))
+    made = release(name="last", folder=str(tmp_path), routing=ROUTING)
+    assert start(made, Options(), print).successor == "next"
+    assert "release next has taken its front over" in capsys.readouterr().out
 
 
 def test_a_request_of_the_earlier_release_that_is_under_way_is_seen(tmp_path: Path) -> None:
