@@ -424,6 +424,34 @@ def test_a_user_counts_by_what_happens_in_their_time() -> None:
     assert held == quantiles.bin_of(0.5)
 
 
+def test_what_is_reported_of_the_time_before_is_about_something_else() -> None:
+    """Another version may have answered then; its line is read late."""
+    one = judge(Settings(user_seconds=10, business=BusinessTest()))
+    lines = of_one_user((0.0, WELL), (1.0, WELL))
+    one.feed(lines[:1])
+    one.feed(
+        lines[1:], [Outcome(START + at, lines[0].user, value) for at, value in ((-1.0, 0.0), (0.5, 1.0))]
+    )
+    business = one.steps[0.5].business
+    assert business is not None and business.margin.means() == (0.0, None)
+
+
+def test_a_value_counts_in_one_step() -> None:
+    """The newest in which its user has come, though their time in the one before is not over."""
+    one = judge(Settings(user_seconds=10, business=BusinessTest()))
+    user = next(user for user in users(1000, 0) if not has(user, 0.5))
+    before, after = (
+        Access(START + at, "r", user, "stable", "split", (WELL,), 200, 0.1, share, 1)
+        for at, share in ((0.0, 0.1), (3.0, 0.5))
+    )
+    other = next(user for user in users(1000, 1) if not has(user, 0.5))
+    last = Access(START + 60, "r", other, "stable", "split", (WELL,), 200, 0.1, 0.5, 1)
+    values = [Outcome(START + at, user, value) for at, value in ((2.0, 0.0), (4.0, 1.0))]
+    one.feed([before, after, last], values)
+    means = [step.business.margin.means()[0] for step in one.steps.values() if step.business]
+    assert means == [1.0, 0.0], "of 1 − value: the first step has the first value alone, the second the other"
+
+
 def test_latency_that_is_none_is_left_out() -> None:
     lines, _ = Traffic(300).lines()
     one = judge(WIDE)

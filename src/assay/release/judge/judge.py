@@ -86,8 +86,10 @@ class Judge:
         """Those whose time has come in the log of requests, which may be read later than they."""
         count = bisect_right(self.waiting, self.clock, key=lambda outcome: outcome.timestamp)
         for outcome in self.waiting[:count]:
-            for step in self.steps.values():
-                step.value(outcome)
+            # In the newest step in which its user has come: before that, another version may have answered.
+            for step in reversed(self.steps.values()):
+                if step.value(outcome):
+                    break
         del self.waiting[:count]
 
     def _see(self, access: Access) -> None:

@@ -138,12 +138,14 @@ class StepComparison:
             self.open[access.user] = Window(key, candidate, access.timestamp)
         return True
 
-    def value(self, outcome: Outcome) -> None:
-        """A business event counts while its user's window is open."""
+    def value(self, outcome: Outcome) -> bool:
+        """Whether a business event counts: it is of its user's window, however late it is read."""
         window = self.open.get(outcome.user)
-        if window is not None and outcome.timestamp <= window.since + self.settings.user_seconds:
-            window.value += outcome.value
-            window.values += 1
+        if window is None or not 0 <= outcome.timestamp - window.since <= self.settings.user_seconds:
+            return False
+        window.value += outcome.value
+        window.values += 1
+        return True
 
     def close(self, now: float) -> None:
         """Windows that are over by the log's time count."""
