@@ -1,10 +1,13 @@
 """Bundles of real, short trainings: whole, the same for the same run, and refused when they are not what they were."""
 
+import importlib.util
 import json
 import os
 import pickletools
+import py_compile
 import re
 import shutil
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -399,6 +402,41 @@ def test_a_bundle_with_modules_of_ones_own_runs_without_the_checkout(tmp_path: P
         cwd=tmp_path / "digits",
     )
     assert done.stdout == f"None {folder}/code/assay/__init__.py\n", done.stderr
+
+
+def test_bytecode_beside_a_bundles_modules_is_not_run(tmp_path: Path) -> None:
+    """It has no checksum, and Python would take it for the source that has one."""
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "nets.py").write_text(OWN)
+    (own / "parts.py").write_text("width = 8\n")
+    results = made_results(
+        tmp_path, models={"own": {"source": "nets:net"}, "mlp": MODELS["mlp"]}, seeds=1, roots=(own,)
+    )
+    folder = made_bundle(results, "own", tmp_path / "bundle")
+    module = folder / "code/modules/parts.py"
+    evil = tmp_path / "evil.py"
+    evil.write_text("raise RuntimeError('bytecode was run')\n")
+    compiled = Path(
+        py_compile.compile(str(evil), cfile=importlib.util.cache_from_source(str(module)), doraise=True)
+    )
+    at, size = int(module.stat().st_mtime), module.stat().st_size
+    header = importlib.util.MAGIC_NUMBER + struct.pack("<III", 0, at, size)
+    compiled.write_bytes(header + compiled.read_bytes()[len(header) :])
+    script = (
+        "import sys; from pathlib import Path; from assay.release.bundle.read import read\n"
+        "{}read(Path(sys.argv[1])).network()"
+    )
+    for first, refused in (
+        ("", False),
+        ("sys.path.insert(0, sys.argv[1] + '/code/modules'); import parts\n", True),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", script.format(first), str(folder)], capture_output=True, text=True
+        )
+        assert ("bytecode was run" in done.stderr) is refused and (done.returncode == 0) is not refused, (
+            done.stderr
+        )
 
 
 def test_modules_that_changed_since_the_training_are_refused(tmp_path: Path) -> None:

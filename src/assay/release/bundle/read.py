@@ -4,7 +4,10 @@ Weights and golden inputs are safetensors, the rest is text. The one thing that 
 `code/modules`, if the model is one of theirs.
 """
 
+import os
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,13 +65,14 @@ class Bundle:
         from assay.training.execution import place
 
         manifest = self.manifest
-        model = build(
-            manifest.model,
-            image_shape=manifest.input.shape,
-            classes=len(manifest.classes),
-            seed=manifest.seed,
-            module_roots=[self.folder / MODULES],
-        )
+        with _without_bytecode():
+            model = build(
+                manifest.model,
+                image_shape=manifest.input.shape,
+                classes=len(manifest.classes),
+                seed=manifest.seed,
+                module_roots=[self.folder / MODULES],
+            )
         try:
             model.load_state_dict(_tensors(self, WEIGHTS))
         except RuntimeError as error:
@@ -92,6 +96,17 @@ class Bundle:
             f"scores for the golden inputs are off by {deviation:.3g}, and {self.manifest.golden.tolerance:.3g} "
             "is what arithmetic explains: not the model that was measured"
         )
+
+
+@contextmanager
+def _without_bytecode() -> Iterator[None]:
+    """Modules are imported from their source, which has a checksum; bytecode beside it has none."""
+    before = sys.pycache_prefix, sys.dont_write_bytecode
+    sys.pycache_prefix, sys.dont_write_bytecode = os.devnull, True
+    try:
+        yield
+    finally:
+        sys.pycache_prefix, sys.dont_write_bytecode = before
 
 
 def read(folder: Path) -> Bundle:
