@@ -55,8 +55,17 @@ def driven(world: World) -> Iterator[Controller]:
             thread.join()
 
 
+def reach_shadow(built: Controller) -> None:
+    """An order that was given in preflight means nothing after it."""
+    deadline = time.monotonic() + 120
+    while built.state.phase != "shadow":
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
 def test_a_persons_word_is_taken_and_kept(world: World, capsys: pytest.CaptureFixture[str]) -> None:
-    with driven(world):
+    with driven(world) as built:
+        reach_shadow(built)
         assert main(["release", "pause", "digits", "--reason", "lunch", "--by", "ada"]) == 0
         assert "pause (shadow): ada: lunch" in capsys.readouterr().out
         assert main(["release", "resume", "--by", "ada"]) == 0
@@ -153,8 +162,9 @@ def test_start_takes_up_what_was_begun(
 def test_what_was_recorded_is_not_recorded_twice(world: World, tmp_path: Path) -> None:
     place = Place(tmp_path / "registry" / "digits")
     registry = Registry("digits", str(place.folder), place, FolderBackend(place))
-    with driven(world):
-        main(["release", "promote", "digits", "--by", "ada"])
+    with driven(world) as built:
+        reach_shadow(built)
+        assert main(["release", "promote", "digits", "--by", "ada"]) == 0
     for _ in range(2):
         part = RegistryPart(registry, "digits")
         for line in Journal(world.layout).lines():
