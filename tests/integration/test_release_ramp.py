@@ -256,7 +256,7 @@ def test_an_mlflow_server_that_hangs_holds_up_no_roll_back(
             began = time.monotonic()
             release.order("rollback", str(release.file), "--reason", "no", "--by", "ada")
             release.wait(lambda line: line.event == "rollback")
-            assert time.monotonic() - began < 12, "the server's time-out is longer"
+            assert time.monotonic() - began < 30, "the server's time-outs take longer"
             old = release.lines()[-1].state.stable.version
             _until(release, lambda: Supervised(release.layout).running("stable").version == old)
         assert release.ended() == 3, release.said()
