@@ -50,10 +50,10 @@ class _Naming(threading.Thread):
             self.trouble = str(error) or type(error).__name__
         self.ended = time.monotonic()
 
-    def counts(self) -> bool:
-        """Whether nobody has to ask again: it is asking, or the alias was this version's a moment ago."""
+    def holds(self, version: str) -> bool:
+        """Whether the alias was this version's a moment ago."""
         fresh = time.monotonic() - self.ended < _TRUSTED_SECONDS
-        return self.is_alive() or (self.trouble is None and fresh)
+        return self.version == version and self.trouble is None and fresh
 
 
 @dataclass
@@ -65,7 +65,7 @@ class RegistryPart:
     def make_champion(self, version: str) -> None:
         """Does not wait for a server. Raises: PartError until the alias is this version's."""
         last = self._naming
-        if last is None or not last.counts() or (last.version != version and not last.is_alive()):
+        if last is None or not (last.is_alive() or last.holds(version)):
             known = last.trouble if last is not None and last.version == version else _UNKNOWN
             self._naming = last = _Naming(self.registry, self.release, version, known)
             last.start()
